@@ -1,0 +1,122 @@
+"""What the gRPC link costs: throughput and memory of a large transfer, and the overhead of a round.
+
+    python benchmarks/link.py transfer              # 1 GiB down and 256 MiB up over mutual TLS, loopback
+    python benchmarks/link.py rounds --rounds 10    # real server and two daemons, tiny model
+
+`transfer` runs the site in a process of its own, so that its memory can be told from the server's.
+`rounds` prints, for each round after the first, the round's training phase minus the slowest client's
+training as the client timed it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def transfer(size: int, up: int) -> dict[str, float]:
+    from fedft.link.switchboard import Outgoing
+    from tests.link.conftest import Server
+
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        server = Server(Path(folder))
+        server.inbox.max_bytes = 2 * up + (1 << 20)
+        site = server.site()
+        node = site.node
+        payload = os.urandom(1 << 20) * (size >> 20)
+        import hashlib
+
+        digest = hashlib.sha256(payload).hexdigest()
+        message = Outgoing("m", "train", "1", node, digest, payload, time.monotonic() + 600)
+        server.board.send([message])
+        context = multiprocessing.get_context("spawn")
+        results = context.SimpleQueue()
+        child = context.Process(
+            target=_site, args=(str(site.config.folder), server.port, digest, size, up, results)
+        )
+        child.start()
+        found = results.get()
+        child.join()
+        server.close()
+    return found
+
+
+def _site(folder: str, port: int, digest: str, size: int, up: int, results) -> None:
+    import resource
+    import threading
+
+    from fedft.client.site import load_site
+    from fedft.link.client import LinkClient
+    from fedft.link.keys import load_signing_key
+    from fedft.wire import seal
+    from tests.link.test_transfer import _update
+
+    site = load_site(Path(folder) / "site.toml")
+    link = LinkClient(site.tls, f"localhost:{port}", threading.Event())
+    threading.Thread(target=link.session, args=(lambda _: None, lambda _: None), daemon=True).start()
+    time.sleep(1.0)
+    resident = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # noqa: E731
+    before = resident()
+    cpu = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    start = time.monotonic()
+    link.download(digest, size, Path(folder) / "cache" / "blob", 600)
+    down = time.monotonic() - start
+    memory = resident() - before
+    cpu = sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) - cpu
+    payload = seal(_update(up), load_signing_key(Path(folder) / "signing.key"))
+    start = time.monotonic()
+    link.upload("m", payload, 600)
+    results.put(
+        {
+            "download_mb_per_s": size / 1e6 / down,
+            "download_memory_mib": memory,
+            "download_cpu_s": cpu,
+            "upload_mb_per_s": len(payload) / 1e6 / (time.monotonic() - start),
+        }
+    )
+
+
+def rounds(count: int, sites: int) -> dict[str, object]:
+    from tests.deployment import Deployment
+    from tests.federation import tiny_config
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = tiny_config(
+            Path(folder), **{"rounds.total": count, "evaluation.every": 0, "data.partition.clients": sites}
+        )
+        with Deployment(Path(folder) / "deployment", sites).start() as deployment:
+            found = deployment.wait_complete(deployment.start_run(config), 600)
+    overheads = []
+    for record in found["committed"][2:]:
+        slowest = max(update["metrics"]["seconds"] for update in record["updates"])
+        overheads.append(record["seconds"] - slowest)
+    return {"overhead_s": [round(x, 4) for x in overheads], "median_s": statistics.median(overheads)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["transfer", "rounds"])
+    parser.add_argument("--down", type=int, default=1 << 30)
+    parser.add_argument("--up", type=int, default=256 << 20)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--sites", type=int, default=2)
+    chosen = parser.parse_args()
+    result = (
+        transfer(chosen.down, chosen.up) if chosen.what == "transfer" else rounds(chosen.rounds, chosen.sites)
+    )
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Square adapters: frames, their initialisers, the adapted layer, and the way on and off a model."""
+
+from fedft.adapters.attach import AdapterHandle, attach
+from fedft.adapters.build import build_frames
+from fedft.adapters.frame import Frame, FrameSet
+from fedft.adapters.gradients import SampleGradients
+from fedft.adapters.initialisers import INITIALISERS, Initialiser, InitialiserContext, get_initialiser
+from fedft.adapters.linear import AdaptedLinear, PerSampleSink
+from fedft.adapters.merge import merge
+from fedft.adapters.peft_export import export_peft
+from fedft.adapters.targets import head_parameters, resolve_targets
+
+__all__ = [
+    "INITIALISERS",
+    "AdaptedLinear",
+    "AdapterHandle",
+    "Frame",
+    "FrameSet",
+    "Initialiser",
+    "InitialiserContext",
+    "PerSampleSink",
+    "SampleGradients",
+    "attach",
+    "build_frames",
+    "export_peft",
+    "get_initialiser",
+    "head_parameters",
+    "merge",
+    "resolve_targets",
+]

@@ -1,0 +1,190 @@
+"""Putting frames on a model and taking them off again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from fedft.adapters import frozen
+from fedft.adapters.frame import Frame, FrameSet
+from fedft.adapters.head import FullPrecisionHead
+from fedft.adapters.linear import AdaptedLinear
+from fedft.adapters.targets import refuse_tied
+from fedft.errors import FedftError
+
+
+class AdapterHandle:
+    """The adapters of one model: their state in, their state out, and the way back.
+
+    A state maps names to float32 CPU tensors: R, ``(r, r)``, under the name of its module, and each extra
+    trainable parameter under its own name. Made by ``attach``.
+    """
+
+    def __init__(self, model: nn.Module, frames: FrameSet, extra_trainable: Sequence[str]) -> None:
+        # Everything that can be refused is refused before the model is touched.
+        self.originals = _checked_modules(model, frames)
+        extras = _matching_parameters(model, extra_trainable, frames)
+        self.layers = {name: _adapted(name, self.originals[name], frame) for name, frame in frames.items()}
+        self.model = model
+        self.frames = frames
+        self._requires_grad = {name: p.requires_grad for name, p in model.named_parameters()}
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        self._head = FullPrecisionHead(model, extras)
+        for name, layer in self.layers.items():
+            _replace(model, name, layer)
+        self._attached = True
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the state's tensors: the adapted modules, then the extra parameters."""
+        return [*self.layers, *self._head.parameters]
+
+    @property
+    def extra_names(self) -> list[str]:
+        """Names of the trainable parameters besides the R's, such as a classification head."""
+        return list(self._head.parameters)
+
+    def named_trainable_parameters(self) -> dict[str, nn.Parameter]:
+        """Return every trainable parameter by its name in the state.
+
+        Raises:
+            FedftError: FEDFT-2115 (detached), FEDFT-2117 (one is no longer float32).
+
+        """
+        self._require_attached()
+        found = {name: layer.R for name, layer in self.layers.items()} | self._head.parameters
+        for name, parameter in found.items():
+            if parameter.dtype != torch.float32:
+                raise FedftError(
+                    "FEDFT-2117",
+                    f"trainable parameter {name} has become {parameter.dtype}, training needs float32",
+                    hint="set the model's dtype before attaching",
+                )
+        return found
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Return every trainable parameter, in the order of ``names``."""
+        return list(self.named_trainable_parameters().values())
+
+    def r_state(self) -> dict[str, Tensor]:
+        """Return a copy of the state, float32 on the CPU."""
+        parameters = self.named_trainable_parameters()
+        return {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in parameters.items()}
+
+    def load_r(self, state: Mapping[str, Tensor]) -> None:
+        """Set the state; all of it is checked before any of it is written.
+
+        Raises:
+            FedftError: FEDFT-2117 (names, shape, dtype), FEDFT-2118 (not finite), FEDFT-2115 (detached).
+
+        """
+        parameters = self.named_trainable_parameters()
+        if set(state) != set(parameters):
+            missing, unknown = sorted(set(parameters) - set(state)), sorted(set(state) - set(parameters))
+            raise FedftError("FEDFT-2117", f"adapter state lacks {missing[:3]} and has unknown {unknown[:3]}")
+        for name, parameter in parameters.items():
+            _check_value(name, state[name], parameter)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state[name])
+
+    def detach(self) -> nn.Module:
+        """Put the original modules, parameter values and requires_grad flags back; return the model."""
+        self._require_attached()
+        self._head.restore()
+        self.release()
+        return self.model
+
+    def release(self) -> None:
+        """Put the original modules back and leave the extra parameters as trained (used by merge)."""
+        self._require_attached()
+        self._head.release()
+        for name, original in self.originals.items():
+            _replace(self.model, name, original)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(self._requires_grad[name])
+        self._attached = False
+
+    def _require_attached(self) -> None:
+        if not self._attached:
+            raise FedftError("FEDFT-2115", "the adapters have been detached from the model")
+
+
+def attach(model: nn.Module, frames: FrameSet, *, extra_trainable: Sequence[str] = ()) -> AdapterHandle:
+    """Freeze the model and put an adapter on every module that the frames name.
+
+    Args:
+        model: changed in place, in its final dtype and on its final device.
+        frames: by module name.
+        extra_trainable: names or shell patterns of parameters trained besides R (``classifier`` means
+            everything under it); they are kept, computed and exchanged in float32.
+
+    Raises:
+        FedftError: FEDFT-2110 (no such module, or one that cannot be adapted), FEDFT-2113 (tied),
+            FEDFT-2114 (shape), FEDFT-2115 (adapted already), FEDFT-2116 (a pattern matches nothing).
+
+    """
+    return AdapterHandle(model, frames, extra_trainable)
+
+
+def _checked_modules(model: nn.Module, frames: FrameSet) -> dict[str, nn.Module]:
+    if any(isinstance(module, AdaptedLinear) for module in model.modules()):
+        raise FedftError("FEDFT-2115", "the model carries adapters already", hint="detach them first")
+    modules = dict(model.named_modules())
+    for name, frame in frames.items():
+        if name not in modules:
+            raise FedftError("FEDFT-2110", f"the model has no module {name!r}, which a frame is for")
+        shape = frozen.shape_of(modules[name])
+        if shape != frame.shape:
+            raise FedftError("FEDFT-2114", f"{name}: frame for {frame.shape}, the weight is {shape}")
+    refuse_tied(model, list(frames))
+    return {name: modules[name] for name in frames}
+
+
+def _matching_parameters(model: nn.Module, patterns: Sequence[str], frames: FrameSet) -> list[str]:
+    names = [name for name, _ in model.named_parameters()]
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"{pattern}.*")}
+        if not found:
+            raise FedftError("FEDFT-2116", f"extra trainable pattern {pattern!r} matches no parameter")
+        chosen |= found
+    for name in chosen:
+        if name.rpartition(".")[0] in frames:
+            raise FedftError("FEDFT-2116", f"{name} belongs to an adapted module, its base must stay frozen")
+    refuse_tied(model, sorted({name.rpartition(".")[0] for name in chosen}))
+    return sorted(chosen)
+
+
+def _adapted(name: str, module: nn.Module, frame: Frame) -> AdaptedLinear:
+    if not frame.residual:
+        return AdaptedLinear(module, frame).train(module.training)
+    if not frozen.is_plain(module):
+        raise FedftError(
+            "FEDFT-2110",
+            f"{name}: a residual frame changes the base weight, which {type(module).__name__} cannot take",
+            hint="use lora-sb, lora-xs or random on a quantised base",
+        )
+    weight = frozen.dense_weight(module)
+    residual = weight.double() - frame.delta(frame.r0).to(weight.device)
+    base = frozen.with_weight(module, residual.to(weight.dtype))
+    return AdaptedLinear(base, frame).train(module.training)
+
+
+def _check_value(name: str, value: Tensor, parameter: nn.Parameter) -> None:
+    if not value.is_floating_point() or value.shape != parameter.shape:
+        raise FedftError(
+            "FEDFT-2117",
+            f"adapter state {name} is {value.dtype} {tuple(value.shape)}, expected {tuple(parameter.shape)}",
+        )
+    if not torch.isfinite(value).all():
+        raise FedftError("FEDFT-2118", f"adapter state {name} holds a value that is not finite")
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)

@@ -1,0 +1,90 @@
+"""Making the frames of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedft.adapters import frozen
+from fedft.adapters.frame import Frame, FrameSet
+from fedft.adapters.gradients import checked_gradient
+from fedft.adapters.initialisers import Initialiser, InitialiserContext, get_initialiser
+from fedft.errors import FedftError
+
+Gradients = Callable[[nn.Module, Sequence[str]], Iterable[tuple[str, Tensor]]]
+
+
+def build_frames(
+    model: nn.Module,
+    targets: Sequence[str],
+    *,
+    initialiser: str,
+    rank: int,
+    scale: float = 1.0,
+    seed: int = 0,
+    gradients: Gradients | None = None,
+    eta: float = 1e-3,
+) -> FrameSet:
+    """Make a frame for every target, one layer at a time.
+
+    Args:
+        model: without adapters; not changed.
+        targets: module names, from ``resolve_targets``.
+        initialiser: a name in ``INITIALISERS``.
+        rank: r, at most min(out, in) of every target.
+        scale: s, finite and positive.
+        seed: of ``random`` frames.
+        gradients: usually a ``SampleGradients``; called only when the initialiser needs gradients.
+        eta: size of the step that ``lora-sb`` approximates, usually the first learning rate.
+
+    Raises:
+        FedftError: FEDFT-2104 (rank), FEDFT-2105 (unknown initialiser), FEDFT-2106 (no gradients, or eta
+            out of range), FEDFT-2107, FEDFT-2108 (gradients), FEDFT-2110 (a target cannot be adapted).
+
+    """
+    chosen = get_initialiser(initialiser)
+    if not (math.isfinite(eta) and eta > 0):
+        raise FedftError("FEDFT-2106", f"eta is {eta}, it must be finite and positive")
+    if chosen.needs == "gradients" and gradients is None:
+        raise FedftError(
+            "FEDFT-2106", f"initialiser {initialiser} needs gradients", hint="name a public data set"
+        )
+    modules = {name: _checked_module(model, name, rank) for name in targets}
+
+    def frame_of(pair: tuple[str, Tensor | None]) -> tuple[str, Frame]:
+        name, gradient = pair
+        if gradient is not None:
+            checked_gradient(name, gradient)
+        context = InitialiserContext(name, rank, scale, seed, eta, gradient)
+        return name, chosen.build(_weight(chosen, modules[name]), context)
+
+    pairs: Iterable[tuple[str, Tensor | None]] = ((name, None) for name in targets)
+    if chosen.needs == "gradients" and gradients is not None:
+        pairs = gradients(model, targets)
+    # map, not a loop: a loop's variables would keep one full gradient alive while the next is computed.
+    frames = dict(map(frame_of, pairs))
+    if set(frames) != set(targets):
+        raise FedftError("FEDFT-2106", f"got gradients of {len(frames)} of {len(targets)} targets")
+    return FrameSet(frames)
+
+
+def _weight(chosen: Initialiser, module: nn.Module) -> Tensor:
+    if chosen.needs == "weights":
+        return frozen.dense_weight(module)
+    return torch.empty(frozen.shape_of(module), device="meta")
+
+
+def _checked_module(model: nn.Module, name: str, rank: int) -> nn.Module:
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        raise FedftError("FEDFT-2110", f"the model has no module {name!r}") from None
+    shape = frozen.shape_of(module)
+    if not 1 <= rank <= min(shape):
+        raise FedftError(
+            "FEDFT-2104", f"rank {rank} does not fit {name} of shape {shape}", hint=f"use 1 to {min(shape)}"
+        )
+    return module

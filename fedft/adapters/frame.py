@@ -1,0 +1,220 @@
+"""Frames: the frozen A and B of an adapted layer, and the ordered set of them that a run shares."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fedft.errors import FedftError
+
+ORTHONORMALITY_TOLERANCE = 1e-6
+_FORMAT = "fedft-frames/1"
+_PARTS = ("a", "b", "r0", "residual", "scale")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The frozen part of one adapted layer, ``y = W x + scale * B R A x``.
+
+    Args:
+        b: ``(out, r)`` float32, orthonormal columns.
+        a: ``(r, in)`` float32, orthonormal rows.
+        r0: ``(r, r)`` float32, the value that R starts from.
+        scale: the factor s, finite and positive.
+        residual: whether the base weight is replaced by ``W - scale * B R0 A``, so that the layer's
+            function at ``R = R0`` is the base's (PiSSA). The residual itself is derived from W where the
+            frame is attached; it is neither stored nor shipped.
+
+    Raises:
+        FedftError: FEDFT-2101 (shape, dtype, value), FEDFT-2102 (not orthonormal to 1e-6).
+
+    """
+
+    b: Tensor
+    a: Tensor
+    r0: Tensor
+    scale: float
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        for part in ("b", "a", "r0"):
+            _check_matrix(part, getattr(self, part))
+            # A copy of its own: nothing outside can change a frame, and no two parts share memory.
+            own = getattr(self, part).detach().cpu().clone(memory_format=torch.contiguous_format)
+            object.__setattr__(self, part, own)
+        rank = self.r0.shape[0]
+        shapes = tuple(tuple(t.shape) for t in (self.b, self.r0, self.a))
+        if shapes != ((self.out_features, rank), (rank, rank), (rank, self.in_features)):
+            raise FedftError(
+                "FEDFT-2101", f"frame: B, R0, A have shapes {shapes}, not (out,r), (r,r), (r,in)"
+            )
+        if not 1 <= rank <= min(self.shape):
+            raise FedftError("FEDFT-2104", f"rank {rank} does not fit a weight of shape {self.shape}")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise FedftError("FEDFT-2101", f"frame: scale is {self.scale}, it must be finite and positive")
+        _check_orthonormal("B", self.b.T)
+        _check_orthonormal("A", self.a)
+
+    @property
+    def out_features(self) -> int:
+        """Rows of the weight."""
+        return self.b.shape[0]
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the weight."""
+        return self.a.shape[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (out, in) of the weight that the frame belongs to."""
+        return self.out_features, self.in_features
+
+    @property
+    def rank(self) -> int:
+        """Rows and columns of R."""
+        return self.r0.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of B, A and R0."""
+        return 4 * (self.b.numel() + self.a.numel() + self.r0.numel())
+
+    def delta(self, r: Tensor) -> Tensor:
+        """Return the weight change ``scale * B r A``, ``(out, in)`` float64 on the CPU."""
+        return self.scale * (self.b.double() @ r.detach().cpu().double() @ self.a.double())
+
+
+class FrameSet(Mapping[str, Frame]):
+    """The frames of a run by the name of their module, in the order of the names.
+
+    Raises:
+        FedftError: FEDFT-2101 when there is no frame or a name is empty.
+
+    """
+
+    def __init__(self, frames: Mapping[str, Frame]) -> None:
+        if not frames or "" in frames:
+            raise FedftError("FEDFT-2101", f"a frame set needs named frames, got names {sorted(frames)}")
+        self._frames = {name: frames[name] for name in sorted(frames)}
+
+    def __getitem__(self, name: str) -> Frame:
+        return self._frames[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all B, A and R0."""
+        return sum(frame.nbytes for frame in self.values())
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters: the sum of r*r."""
+        return sum(frame.rank**2 for frame in self.values())
+
+    def initial_state(self) -> dict[str, Tensor]:
+        """Return a copy of every R0, ``(r, r)`` float32."""
+        return {name: frame.r0.clone() for name, frame in self.items()}
+
+    def digest(self) -> str:
+        """Return the SHA-256, in hex, of names, shapes, scales and the little-endian bytes of B, A, R0."""
+        sha = hashlib.sha256(_FORMAT.encode())
+        for name, frame in self.items():
+            encoded = name.encode()
+            sha.update(struct.pack("<I", len(encoded)) + encoded)
+            sha.update(struct.pack("<QQQ", frame.out_features, frame.rank, frame.in_features))
+            sha.update(struct.pack("<d?", frame.scale, frame.residual))
+            for matrix in (frame.b, frame.a, frame.r0):
+                sha.update(matrix.numpy().astype("<f4", copy=False).tobytes())
+        return sha.hexdigest()
+
+    def require_digest(self, expected: str) -> None:
+        """Refuse to go on with frames other than the run's (FEDFT-2103)."""
+        found = self.digest()
+        if found != expected:
+            raise FedftError(
+                "FEDFT-2103",
+                f"frame digest mismatch: run expects {expected[:16]}…, this machine has {found[:16]}…",
+                hint="the base model, the seed or the adapter's configuration differs",
+            )
+
+    def to_bytes(self) -> bytes:
+        """Encode as a safetensors file; equal frame sets give equal bytes."""
+        tensors: dict[str, Tensor] = {}
+        for name, frame in self.items():
+            tensors |= {f"{name}.b": frame.b, f"{name}.a": frame.a, f"{name}.r0": frame.r0}
+            tensors[f"{name}.scale"] = torch.tensor([frame.scale], dtype=torch.float64)
+            tensors[f"{name}.residual"] = torch.tensor([frame.residual], dtype=torch.uint8)
+        return bytes(safetensors.torch.save(tensors, metadata={"format": _FORMAT}))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> FrameSet:
+        """Decode what ``to_bytes`` wrote; anything else, from whoever, is refused.
+
+        Raises:
+            FedftError: FEDFT-2109 (not such a file), and what ``Frame`` raises.
+
+        """
+        try:
+            tensors = safetensors.torch.load(data)
+        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise FedftError(
+                "FEDFT-2109", f"frames: {len(data)} bytes are not safetensors: {error}"
+            ) from None
+        frames = cls({name: _frame_of(name, parts) for name, parts in _grouped(tensors).items()})
+        if frames.to_bytes() != data:
+            raise FedftError(
+                "FEDFT-2109", f"frames: {len(data)} bytes are not in the canonical form {_FORMAT}"
+            )
+        return frames
+
+
+def _check_matrix(part: str, value: Tensor) -> None:
+    if value.dtype != torch.float32 or value.dim() != 2:
+        raise FedftError(
+            "FEDFT-2101", f"frame: {part} is {value.dtype} {tuple(value.shape)}, not a float32 matrix"
+        )
+    if not torch.isfinite(value).all():
+        raise FedftError("FEDFT-2101", f"frame: {part} holds a value that is not finite")
+
+
+def _check_orthonormal(part: str, rows: Tensor) -> None:
+    wide = rows.double()
+    error = float((wide @ wide.T - torch.eye(len(wide), dtype=torch.float64)).abs().max())
+    if error > ORTHONORMALITY_TOLERANCE:
+        raise FedftError(
+            "FEDFT-2102",
+            f"frame: {part} is off orthonormal by {error:.2e}, allowed {ORTHONORMALITY_TOLERANCE}",
+        )
+
+
+def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    groups: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, part = key.rpartition(".")
+        groups.setdefault(name, {})[part] = tensor
+    return groups
+
+
+def _frame_of(name: str, parts: Mapping[str, Tensor]) -> Frame:
+    if tuple(sorted(parts)) != _PARTS:
+        raise FedftError("FEDFT-2109", f"frame {name!r}: has parts {sorted(parts)}, not {list(_PARTS)}")
+    scale, residual = parts["scale"], parts["residual"]
+    if (scale.dtype, tuple(scale.shape)) != (torch.float64, (1,)):
+        raise FedftError("FEDFT-2109", f"frame {name!r}: scale is {scale.dtype} {tuple(scale.shape)}")
+    if (residual.dtype, tuple(residual.shape)) != (torch.uint8, (1,)) or int(residual) > 1:
+        raise FedftError("FEDFT-2109", f"frame {name!r}: residual is not one byte of 0 or 1")
+    return Frame(parts["b"], parts["a"], parts["r0"], float(scale), bool(residual))

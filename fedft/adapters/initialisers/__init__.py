@@ -1,0 +1,22 @@
+"""The frame initialisers by name."""
+
+from __future__ import annotations
+
+from fedft.adapters.initialisers.interface import Initialiser, InitialiserContext
+from fedft.adapters.initialisers.lora_sb import LORA_SB
+from fedft.adapters.initialisers.lora_xs import LORA_XS
+from fedft.adapters.initialisers.pissa import PISSA
+from fedft.adapters.initialisers.random import RANDOM
+from fedft.errors import FedftError
+
+INITIALISERS: dict[str, Initialiser] = {each.name: each for each in (LORA_SB, LORA_XS, PISSA, RANDOM)}
+
+
+def get_initialiser(name: str) -> Initialiser:
+    """Return the initialiser of that name (FEDFT-2105 when there is none)."""
+    if name not in INITIALISERS:
+        raise FedftError("FEDFT-2105", f"unknown initialiser {name!r}; known are {sorted(INITIALISERS)}")
+    return INITIALISERS[name]
+
+
+__all__ = ["INITIALISERS", "Initialiser", "InitialiserContext", "get_initialiser"]

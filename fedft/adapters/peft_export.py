@@ -1,0 +1,95 @@
+"""Writing the trained adapters as a LoRA adapter that PEFT loads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from fedft.adapters.attach import AdapterHandle
+
+TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
+_PREFIX = "base_model.model."
+
+
+def export_peft(handle: AdapterHandle, folder: Path, *, base_model: str, task_type: TaskType) -> None:
+    """Write ``adapter_config.json`` and ``adapter_model.safetensors`` for ``PeftModel.from_pretrained``.
+
+    ``lora_B = s B R`` and ``lora_A = A`` with ``alpha = r``, so that PEFT's own factor is 1. A frame with a
+    residual base is written as its change, ``s B (R - R0)``, against the original base. Modules whose
+    parameters were trained besides the adapters go into ``modules_to_save``.
+
+    Args:
+        handle: attached adapters with the state to write.
+        folder: made when missing; the two files in it are overwritten.
+        base_model: hub id or path of the base model, for the configuration.
+        task_type: PEFT's name of the task.
+
+    Raises:
+        FedftError: FEDFT-2115 when the handle is detached.
+
+    """
+    state = handle.r_state()
+    rank = max(frame.rank for frame in handle.frames.values())
+    tensors: dict[str, Tensor] = {}
+    for name in handle.frames:
+        lora_a, lora_b = _lora_factors(handle, name, state[name], rank)
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = lora_a
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = lora_b
+    saved = _saved_modules(handle.model, handle.extra_names)
+    for module in saved:
+        for name, value in handle.model.get_submodule(module).state_dict(prefix=f"{module}.").items():
+            tensors[_PREFIX + name] = value.detach().float().cpu().contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = _config(handle, base_model, task_type, rank, saved)
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _lora_factors(handle: AdapterHandle, name: str, r: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Return A and ``s B R``; a frame of lower rank than the adapter's is padded with zeros."""
+    frame = handle.frames[name]
+    change = (r - frame.r0 if frame.residual else r).double()
+    lora_b = (frame.scale * frame.b.double() @ change).float()
+    missing = rank - frame.rank
+    return F.pad(frame.a, (0, 0, 0, missing)), F.pad(lora_b, (0, missing)).contiguous()
+
+
+def _saved_modules(model: nn.Module, extra_names: list[str]) -> list[str]:
+    """Return the outermost modules that hold nothing but trained parameters, or else their owners."""
+    trained = set(extra_names)
+    found: set[str] = set()
+    for name in extra_names:
+        module = name.rpartition(".")[0]
+        while (parent := module.rpartition(".")[0]) and _names_under(model, parent) <= trained:
+            module = parent
+        found.add(module)
+    return sorted(found)
+
+
+def _names_under(model: nn.Module, module: str) -> set[str]:
+    return {f"{module}.{name}" for name, _ in model.get_submodule(module).named_parameters()}
+
+
+def _config(
+    handle: AdapterHandle, base_model: str, task_type: TaskType, rank: int, saved: list[str]
+) -> dict[str, Any]:
+    transposed = [isinstance(module, Conv1D) for module in handle.originals.values()]
+    return {
+        "peft_type": "LORA",
+        "task_type": task_type,
+        "base_model_name_or_path": base_model,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": all(transposed),
+        "target_modules": list(handle.frames),
+        "modules_to_save": saved or None,
+    }

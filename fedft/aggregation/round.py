@@ -1,0 +1,147 @@
+"""One round at the server: which updates count, which are refused, and their mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedft.aggregation.accumulator import FRACTION_BITS, MAX_ABS, MAX_WEIGHT, ExactAccumulator
+from fedft.codecs import CodecContext, CodecSpec, DecodedUpdate, Manifest, decode_update
+from fedft.errors import FedftError
+from fedft.wire.messages import ModelRef, RoundRef, Update
+
+Weighting = Literal["examples", "uniform"]
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The update is in the mean with this weight; ``norm`` is its L2 norm."""
+
+    weight: int
+    norm: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The update changed nothing."""
+
+    code: str
+    message: str
+
+
+class RoundAggregator:
+    """Takes the updates of one round in any order, each at most once, and gives their weighted mean.
+
+    An update is checked and decoded completely before the accumulator is touched.
+
+    Args:
+        manifest: the server's own.
+        round: run and round that updates must name.
+        model: digests that updates must name; the manifest's digest is taken from ``manifest``.
+        cohort: the keys of the clients asked in this round.
+        weighting: by ``num_examples`` or all alike.
+        accepted: codecs allowed in this round; None allows every known one.
+        seed: of this round, for rotated codecs.
+        max_weight: largest number of examples that counts; more is refused.
+        max_norm: largest L2 norm of an update, None for no limit.
+        max_abs: largest magnitude of a value.
+        fraction_bits: the grid of the sum, see ``ExactAccumulator``.
+
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        round: RoundRef,
+        model: ModelRef,
+        cohort: Collection[str],
+        weighting: Weighting,
+        accepted: Collection[CodecSpec] | None = None,
+        seed: bytes = b"",
+        max_weight: int = MAX_WEIGHT,
+        max_norm: float | None = None,
+        max_abs: float = MAX_ABS,
+        fraction_bits: int = FRACTION_BITS,
+    ) -> None:
+        self.accumulator = ExactAccumulator(
+            manifest, fraction_bits=fraction_bits, max_weight=max_weight, max_abs=max_abs, seed=seed
+        )
+        self.refusals: Counter[str] = Counter()
+        self._round = round
+        self._model = model
+        self._manifest_digest = manifest.digest()
+        self._cohort = frozenset(cohort)
+        self._weighting = weighting
+        self._accepted = accepted
+        self._context = CodecContext(seed=seed)
+        self._max_norm = max_norm
+        self._counted: set[str] = set()
+
+    @property
+    def counted(self) -> frozenset[str]:
+        """Keys of the clients whose update is in the mean."""
+        return frozenset(self._counted)
+
+    def offer(self, client_key: str, update: Update) -> Accepted | Refused:
+        """Count an update of an authenticated client, or refuse it without any effect but a count."""
+        try:
+            self._check_reference(client_key, update)
+            weight = update.num_examples if self._weighting == "examples" else 1
+            decoded = self._decode(update, weight)
+            self.accumulator.add_decoded(decoded, weight)
+        except FedftError as error:
+            self.refusals[error.code] += 1
+            return Refused(error.code, error.message)
+        self._counted.add(client_key)
+        return Accepted(weight, decoded.norm)
+
+    def result(self) -> dict[str, NDArray[np.float32]]:
+        """Give the weighted mean of the accepted updates; raises FEDFT-5014 when there is none."""
+        return self.accumulator.mean()
+
+    def _check_reference(self, client_key: str, update: Update) -> None:
+        if update.round != self._round:
+            raise FedftError(
+                "FEDFT-5001", f"the update is for {_at(update.round)}, this is {_at(self._round)}"
+            )
+        if client_key not in self._cohort:
+            raise FedftError("FEDFT-5006", f"client {client_key[:16]} was not asked in this round")
+        if update.client_id != client_key:
+            raise FedftError(
+                "FEDFT-5007", f"client {client_key[:16]} sent an update of {update.client_id[:16]}"
+            )
+        if client_key in self._counted:
+            raise FedftError("FEDFT-5015", f"client {client_key[:16]} has an update in this round already")
+        mine, theirs = self._model, update.model
+        _same("FEDFT-5002", "base model", mine.base_digest, theirs.base_digest)
+        _same("FEDFT-5003", "frame", mine.frame_digest, theirs.frame_digest)
+        _same("FEDFT-5004", "manifest", self._manifest_digest, theirs.manifest_digest)
+        _same("FEDFT-5005", "global state", mine.global_state_digest, theirs.global_state_digest)
+
+    def _decode(self, update: Update, weight: int) -> DecodedUpdate:
+        # The weight is cheap to check, so it goes before the decoding.
+        self.accumulator.check(0.0, weight)
+        manifest = self.accumulator.manifest
+        decoded = decode_update(update.shards, manifest, self._context, accepted=self._accepted)
+        if self._max_norm is not None and not decoded.norm <= self._max_norm:
+            raise FedftError(
+                "FEDFT-5016", f"the update's norm is {decoded.norm:g}, at most {self._max_norm:g} is allowed"
+            )
+        return decoded
+
+
+def _same(code: str, what: str, expected: str, got: str) -> None:
+    if expected != got:
+        raise FedftError(
+            code, f"{what} digest mismatch: this round is on {expected[:12]}, the update on {got[:12]}"
+        )
+
+
+def _at(ref: RoundRef) -> str:
+    return f"run {ref.run_id[:40]} round {ref.round}"

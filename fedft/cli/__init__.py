@@ -1,0 +1,1 @@
+"""The ``fedft`` command: parse, call, print."""

@@ -1,0 +1,147 @@
+"""``fedft client``: a site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedft.cli.arguments import Json, examples
+from fedft.cli.output import FAILURE, cell, console, new_table, print_json
+
+commands = typer.Typer(no_args_is_help=True, help="Join a consortium and run a site's daemon.")
+Site = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="FEDFT_SITE", help="The site's configuration.", dir_okay=False),
+]
+DEFAULT_SITE = Path("site.toml")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(commands, name="client")
+
+
+@commands.command(epilog=examples("fedft client join join.json --name hospital-a --train /data/notes.jsonl"))
+def join(
+    bundle: Annotated[Path, typer.Argument(help="join.json of the server.", dir_okay=False, exists=True)],
+    name: Annotated[str, typer.Option("--name", help="The site's name: letters, digits, dots, dashes.")],
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="The site's folder; without it, the name.", file_okay=False),
+    ] = None,
+    train: Annotated[
+        str, typer.Option("--train", help="This site's training records: file, folder, glob or hub id.")
+    ] = "",
+    partition: Annotated[
+        str,
+        typer.Option(
+            "--partition", help="Instead of own records: part I/N of the run's, e.g. 0/3.", metavar="I/N"
+        ),
+    ] = "",
+    model: Annotated[
+        str, typer.Option("--model", help="The base model's folder here; else the run names it.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Make this site's keys, its configuration and a request for the server's operator.
+
+    The private keys stay in the folder. The operator enrolls the request and
+    sends back certificate.pem, which belongs beside the keys.
+    """
+    from fedft.client.joining import join_site
+
+    place = folder or Path(name)
+    request = join_site(bundle, place, name, train=train, partition=partition, model=model)
+    if json:
+        print_json({"folder": str(place), "request": str(request), "config": str(place / "site.toml")})
+        return
+    out = console()
+    out.print(f"made [bold]{place}[/] with keys that never leave it, and site.toml", soft_wrap=True)
+    out.print(f"send to the operator   {request}", soft_wrap=True)
+    out.print(f"put the answer into    {place}/certificate.pem", soft_wrap=True)
+    out.print(f"then                   fedft client check -c {place}/site.toml", soft_wrap=True)
+
+
+@commands.command(epilog=examples("fedft client run --config hospital-a/site.toml"))
+def run(config: Site = DEFAULT_SITE) -> None:
+    """Run the daemon until stopped: one supervisor and one worker that keeps the model in memory."""
+    from fedft.cli.server import log_to_stderr
+    from fedft.client.daemon import Daemon
+
+    log_to_stderr()
+    Daemon(config).run()
+
+
+@commands.command(epilog=examples("fedft client status --config hospital-a/site.toml --json"))
+def status(config: Site = DEFAULT_SITE, json: Json = False) -> None:
+    """Show what this site's daemon is doing; exit 1 when it is not running or not connected."""
+    from dataclasses import asdict
+
+    from fedft.client.site import load_site
+    from fedft.client.status import read_status
+
+    site = load_site(config)
+    found, running = read_status(site.path(site.state))
+    facts: dict[str, Any] = {"running": running, **(asdict(found) if found else {})}
+    if json:
+        print_json(facts)
+    else:
+        _print_status(facts)
+    if not (running and facts.get("connected")):
+        raise typer.Exit(FAILURE)
+
+
+@commands.command(epilog=examples("fedft client check --config hospital-a/site.toml"))
+def check(
+    config: Site = DEFAULT_SITE,
+    json: Json = False,
+    model: Annotated[bool, typer.Option(help="Load the base model too, if site.toml names one.")] = True,
+) -> None:
+    """Try every precondition of taking part; exit 1 when one fails."""
+    from fedft.client.checks import run_checks
+
+    results = run_checks(config, model=model)
+    good = all(result.good for result in results)
+    if json:
+        print_json({"good": good, "checks": [vars(result) for result in results]})
+    else:
+        table = new_table("check", "result", "what was found", left=("result", "what was found"))
+        for result in results:
+            word = cell("ok", "green") if result.good else cell("failed", "bold red")
+            table.add_row(cell(result.name), word, cell(result.found))
+        console().print(table)
+    if not good:
+        raise typer.Exit(FAILURE)
+
+
+def _print_status(facts: dict[str, Any]) -> None:
+    from fedft.report.format import moment
+
+    out = console()
+    if not facts["running"]:
+        out.print("no daemon is running", style="yellow")
+    if "client" not in facts:
+        return
+    table = new_table("", "")
+    at = f"{facts['run']}, round {facts['round']}" if facts["run"] else "–"
+    rows = {
+        "site": facts["client"],
+        "server": facts["server"],
+        "connected": "yes" if facts["running"] and facts["connected"] else "no",
+        "phase": facts["phase"] if facts["running"] else "–",
+        "last instruction": at,
+        "answered": f"{facts['answered']}, of these {facts['repeated']} from the journal, "
+        f"{facts['declined']} declined",
+        "worker": f"pid {facts['worker_pid'] or '–'}, started {facts['worker_starts']} times",
+        "clock": f"the server's is {facts['clock_skew']:+.1f} s from ours",
+    }
+    for name, value in rows.items():
+        table.add_row(name, cell(value))
+    if facts["last_error"]:
+        from datetime import UTC, datetime
+
+        time = datetime.fromtimestamp(facts["last_error_at"], UTC).isoformat()
+        table.add_row("last error", cell(f"{moment(time)} UTC  {facts['last_error']}", "red"))
+    out.print(table)

@@ -1,0 +1,112 @@
+"""``fedft config``: write, check and show a run's configuration."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedft.cli.arguments import Json, Overrides, examples
+from fedft.cli.output import OK, USAGE, cell, console, print_json
+from fedft.errors import FedftError
+
+commands = typer.Typer(no_args_is_help=True, help="Write, check and show a run's configuration.")
+
+
+class Template(StrEnum):
+    """Configurations to start from."""
+
+    demo = "demo"
+    sst2 = "sst2"
+    minimal = "minimal"
+
+
+Source = Annotated[str, typer.Argument(help="A TOML file, or [bold]demo[/] for the bundled one.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(commands, name="config")
+
+
+@commands.command(
+    epilog=examples(
+        "fedft config init my.toml",
+        "fedft config init sentiment.toml --template sst2",
+        "fedft config init - --template demo | less",
+    )
+)
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write; - for standard output.")] = Path("fedft.toml"),
+    template: Annotated[Template, typer.Option(help="What to start from.")] = Template.minimal,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a configuration to start from, every key with its meaning, range and default.
+
+    [bold]minimal[/] has the few keys that nearly every run sets;
+    [bold]demo[/] and [bold]sst2[/] have every key.
+    """
+    from fedft.config.templates import template as render
+
+    text = render(template.value, str(path) if str(path) != "-" else "FILE")
+    if str(path) == "-":
+        print(text, end="")
+        return
+    _write(path, text, force)
+    console().print(f"wrote [bold]{path}[/]; edit it, then: fedft config validate {path}")
+
+
+@commands.command(
+    epilog=examples(
+        "fedft config validate my.toml",
+        "fedft config validate my.toml --set adapter.rank=32 --set training.epochs=2",
+    )
+)
+def validate(source: Source, overrides: Overrides = None, json: Json = False) -> None:
+    """Find every mistake of a configuration at once, before anything is loaded."""
+    from fedft.config.load import check, parse_overrides, read_table
+    from fedft.config.mistakes import find_mistakes
+
+    table = read_table(source, parse_overrides(overrides or ()))
+    if json:
+        config, mistakes = find_mistakes(table)
+        listed = [{"path": item.path, "message": item.message} for item in mistakes]
+        print_json({"valid": config is not None, "mistakes": listed})
+        raise typer.Exit(OK if config is not None else USAGE)
+    config = check(table)
+    clients, rounds = config.data.partition.clients, config.rounds.total
+    words = f"{clients} clients, {rounds} rounds, model {config.model.source}"
+    console().print("[green]valid[/]", cell(f"{source}: {words}"))
+
+
+@commands.command(
+    epilog=examples(
+        "fedft config show my.toml",
+        "fedft config show demo --set rounds.total=2 --json",
+        "fedft config show my.toml > effective.toml",
+    )
+)
+def show(source: Source, overrides: Overrides = None, json: Json = False) -> None:
+    """Print the effective configuration: every key, defaults and overrides included."""
+    from fedft.config.load import load_config, parse_overrides
+    from fedft.config.render import to_toml
+
+    config = load_config(source, parse_overrides(overrides or ()))
+    if json:
+        print_json({"config": config.model_dump(mode="json")})
+    else:
+        print(to_toml(config, comments=False), end="")
+
+
+def _write(path: Path, text: str, force: bool) -> None:
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise FedftError(
+            "FEDFT-1005", f"{path} exists already", hint="name another file, or overwrite it with --force"
+        ) from None
+    except OSError as error:
+        raise FedftError("FEDFT-1006", f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,106 @@
+"""What a run came to, for people and for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fedft.cli.output import cell, new_table
+from fedft.report import facts
+from fedft.report.format import duration, metric_change, metric_name, metric_value, size
+from fedft.store import RoundRecord, RunRecord
+
+_STATUS_STYLE = {
+    "accepted": "green",
+    "refused": "red",
+    "failed": "red",
+    "late": "yellow",
+    "completed": "green",
+    "running": "cyan",
+    "created": "cyan",
+    "interrupted": "yellow",
+}
+
+
+def styled_status(status: str) -> Text:
+    """Return a run's or an update's status in its colour."""
+    return Text(status, style=_STATUS_STYLE.get(status, "red"))
+
+
+def quality_table(rounds: Sequence[RoundRecord]) -> Table | None:
+    """Return the headline metric before and after, of everything and of each group."""
+    metric = facts.headline_metric(rounds)
+    if not metric:
+        return None
+    table = new_table(metric_name(metric), "examples", "before", "after", "change")
+    for row in facts.changes(rounds, metric):
+        table.add_row(
+            cell(row.group or "all"),
+            str(row.num_examples),
+            metric_value(metric, row.before),
+            metric_value(metric, row.after),
+            metric_change(metric, row.before, row.after),
+            style="" if row.group else "bold",
+        )
+    return table
+
+
+def comparison_table(rounds: Sequence[RoundRecord]) -> Table | None:
+    """Return the federation beside central training and each client alone; None without comparison."""
+    metric = facts.headline_metric(rounds)
+    groups = ["", *facts.groups_of(rounds)]
+    rows = facts.comparisons(rounds, metric, groups)
+    if not rows:
+        return None
+    table = new_table("trained", *(group or "all" for group in groups))
+    for row in rows:
+        values = [metric_value(metric, value) for value in row.values]
+        table.add_row(cell(row.name), *values, style="bold" if row.name == "federated" else "")
+    return table
+
+
+def traffic_line(rounds: Sequence[RoundRecord]) -> str:
+    """Say how much a client sent and received in a round, and what the whole run came to."""
+    each, total = facts.mean_traffic(rounds), facts.total_traffic(rounds)
+    return (
+        f"up {size(each.up)}, down {size(each.down)} a client and round; "
+        f"setup and frame {size(total.setup)}; {size(total.total)} in total"
+    )
+
+
+def time_line(rounds: Sequence[RoundRecord]) -> str:
+    """Say how long the committed rounds took."""
+    count = len(facts.training_rounds(rounds))
+    return (
+        f"{duration(sum(record.seconds for record in rounds))} for {count} round{'' if count == 1 else 's'}"
+    )
+
+
+def run_as_dict(run: RunRecord, rounds: Sequence[RoundRecord]) -> dict[str, Any]:
+    """Return what scripts get of a run: its record, the headline and every round."""
+    values = asdict(run)
+    values.pop("config")
+    return {**values, **headline(rounds), "committed": [round_as_dict(record) for record in rounds]}
+
+
+def headline(rounds: Sequence[RoundRecord]) -> dict[str, Any]:
+    """Return the headline metric by group and the bytes of each direction."""
+    metric = facts.headline_metric(rounds)
+    return {
+        "headline_metric": metric,
+        "quality": [asdict(row) for row in facts.changes(rounds, metric)] if metric else [],
+        "bytes": _bytes(facts.total_traffic(rounds)),
+    }
+
+
+def round_as_dict(record: RoundRecord) -> dict[str, Any]:
+    """Return a round with its bytes added up."""
+    return {**asdict(record), "bytes": _bytes(facts.traffic(record.updates))}
+
+
+def _bytes(sent: facts.Traffic) -> Mapping[str, int]:
+    return {**asdict(sent), "total": sent.total}

@@ -1,0 +1,1 @@
+"""The client's side: the worker that keeps the model in memory and answers instructions."""

@@ -1,0 +1,144 @@
+"""One instruction from its download to the acknowledged reply."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from fedft.client.journal import Journal
+from fedft.client.site import SiteConfig
+from fedft.client.status import StatusFile
+from fedft.client.supervisor import WorkerProcess
+from fedft.errors import FedftError
+from fedft.link.client import LinkClient, Work
+from fedft.link.transfer import keep_newest
+from fedft.wire import (
+    Evaluation,
+    Instruction,
+    Refusal,
+    Update,
+    decode_instruction,
+    decode_reply,
+    encode_reply,
+    open_envelope,
+    seal,
+)
+
+_log = logging.getLogger("fedft.client")
+_LARGEST = 2**31 - 1
+_KEPT = 2
+
+
+class Desk:
+    """Works instructions off, one after the other.
+
+    An instruction that the journal has a reply to is answered from there. A new reply is written to the
+    journal before it leaves. Whatever fails here is declined with its code, so that the round need not
+    wait for the deadline.
+    """
+
+    def __init__(
+        self,
+        site: SiteConfig,
+        link: LinkClient,
+        worker: WorkerProcess,
+        journal: Journal,
+        status: StatusFile,
+        *,
+        signing_key: Ed25519PrivateKey,
+        server_key: Ed25519PublicKey,
+    ) -> None:
+        self._site, self._link, self._worker = site, link, worker
+        self._journal, self._status = journal, status
+        self._key, self._server_key = signing_key, server_key
+        self._cache = site.path(site.cache)
+
+    def work(self, work: Work) -> None:
+        """Answer one instruction; errors go to the log and the status."""
+        if work.remaining <= 0:
+            return
+        try:
+            path = self._fetch(work)
+            envelope = path.read_bytes()
+            payload = open_envelope(envelope, max_bytes=_LARGEST, trusted_key=self._server_key)
+            instruction = decode_instruction(payload)
+            at = instruction.round
+            self._status.update(phase=str(instruction.kind), run=at.run_id, round=at.round)
+            reply = self._reply(work, instruction, path)
+            self._link.upload(work.message_id, reply, max(work.remaining, 1.0))
+            self._status.add("answered")
+        except FedftError as error:
+            _log.warning("instruction %s of group %s: %s", work.message_type, work.group, error)
+            self._status.error(error)
+        finally:
+            self._status.update(
+                phase="waiting", worker_pid=self._worker.pid, worker_starts=self._worker.starts
+            )
+
+    def _fetch(self, work: Work) -> Path:
+        limits = self._site.limits
+        if work.size > limits.max_download_bytes:
+            raise FedftError(
+                "FEDFT-7036",
+                f"an instruction of {work.size} bytes, this site takes {limits.max_download_bytes}",
+                hint="raise limits.max_download_bytes in site.toml",
+            )
+        folder = self._cache / "instructions"
+        path = self._link.download(work.digest, work.size, folder / work.digest, work.remaining)
+        keep_newest(folder, _KEPT)
+        return path
+
+    def _reply(self, work: Work, instruction: Instruction, path: Path) -> bytes:
+        journalled = self._journal.find(instruction)
+        if journalled is not None:
+            _log.info("round %d: answered from the journal", instruction.round.round)
+            self._status.add("repeated")
+            return journalled
+        try:
+            self._require_disk()
+            payload = self._ask(work, path)
+            signed = seal(payload, self._key)
+            if isinstance(decode_reply(payload), Update | Evaluation):
+                self._journal.keep(instruction, signed)
+            return signed
+        except FedftError as error:
+            _log.warning("round %d declined: %s", instruction.round.round, error)
+            self._status.error(error)
+            self._status.add("declined")
+            refusal = Refusal(instruction.round, error.code, f"{error.message} {error.hint}".strip()[:2000])
+            return seal(encode_reply(refusal), self._key)
+
+    def _ask(self, work: Work, path: Path) -> bytes:
+        reply = self._cache / "reply"
+        request: dict[str, Any] = {
+            "message_id": work.message_id,
+            "message_type": work.message_type,
+            "group": work.group,
+            "ttl": max(work.remaining, 1.0),
+            "instruction": str(path),
+            "reply": str(reply),
+        }
+        start = time.monotonic()
+        try:
+            answer = self._worker.ask(request, max(work.remaining, 0.0) + self._site.limits.grace_seconds)
+        finally:
+            self._worker.start()  # a dead one is replaced now, not when the next round waits for it
+        if "failed" in answer:
+            raise FedftError("FEDFT-7055", f"the worker cannot use the disk: {answer['failed']}")
+        _log.info("group %s: %s in %.2f s", work.group, work.message_type, time.monotonic() - start)
+        return open_envelope(reply.read_bytes(), max_bytes=_LARGEST)
+
+    def _require_disk(self) -> None:
+        free = shutil.disk_usage(self._site.folder).free
+        if free < self._site.limits.min_free_bytes:
+            raise FedftError(
+                "FEDFT-7055",
+                f"{free >> 20} MiB are free on this site's disk, the minimum is "
+                f"{self._site.limits.min_free_bytes >> 20}",
+                hint="free space, or lower limits.min_free_bytes",
+            )

@@ -1,0 +1,19 @@
+"""The codec that a run's configuration names."""
+
+from __future__ import annotations
+
+from fedft.codecs.interface import Codec
+from fedft.codecs.registry import make_codec
+from fedft.config.schema import CodecSection
+
+
+def configured_codec(section: CodecSection) -> Codec:
+    """Build the codec of a run's updates."""
+    if section.name == "ternary":
+        return make_codec("ternary", density=section.density, rule=section.rule, alpha=section.alpha)
+    return make_codec(section.name)
+
+
+def uses_error_feedback(section: CodecSection) -> bool:
+    """Whether clients keep a residual: asked for, and the codec loses what it leaves out without one."""
+    return section.error_feedback and configured_codec(section).needs_state

@@ -1,0 +1,108 @@
+"""What must hold between keys of a configuration; what one key may hold stands in the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedft.config.schema import RunConfig
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """``path`` is the key to change; ``others`` are further keys that the message depends on."""
+
+    path: str
+    message: str
+    others: tuple[str, ...] = ()
+
+
+class ContradictionError(ValueError):
+    """All contradictions of one configuration."""
+
+    def __init__(self, found: Sequence[Contradiction]) -> None:
+        self.found = tuple(found)
+        super().__init__("; ".join(f"{item.path}: {item.message}" for item in found))
+
+
+def contradictions(config: RunConfig) -> Iterator[Contradiction]:
+    """Yield everything in which a configuration contradicts itself."""
+    yield from _training(config)
+    yield from _rounds(config)
+    yield from _data(config)
+    yield from _evaluation(config)
+
+
+def _training(config: RunConfig) -> Iterator[Contradiction]:
+    training = config.training
+    if training.steps == 0 and training.epochs == 0:
+        yield Contradiction(
+            "training.steps",
+            "steps and epochs are both 0; one of them must be positive",
+            ("training.epochs",),
+        )
+    if training.micro_batch_size > training.batch_size:
+        yield Contradiction(
+            "training.micro_batch_size",
+            f"{training.micro_batch_size} is over training.batch_size {training.batch_size}",
+            ("training.batch_size",),
+        )
+
+
+def _rounds(config: RunConfig) -> Iterator[Contradiction]:
+    rounds, clients = config.rounds, config.data.partition.clients
+    if rounds.cohort and rounds.min_replies > rounds.cohort:
+        yield Contradiction(
+            "rounds.min_replies",
+            f"{rounds.min_replies} is over rounds.cohort {rounds.cohort}",
+            ("rounds.cohort",),
+        )
+    for key in ("cohort", "min_clients", "min_replies"):
+        if getattr(rounds, key) > clients:
+            yield Contradiction(
+                f"rounds.{key}",
+                f"{getattr(rounds, key)} is over data.partition.clients {clients}",
+                ("data.partition.clients",),
+            )
+
+
+def _data(config: RunConfig) -> Iterator[Contradiction]:
+    partition = config.data.partition
+    task = ("task.kind", "data.partition.kind")
+    if config.task.kind == "sequence-classification" and len(config.task.labels) < 2:
+        yield Contradiction(
+            "task.labels",
+            f"classification needs at least two class names, got {list(config.task.labels)}",
+            ("task.kind",),
+        )
+    if partition.kind == "field" and not partition.field:
+        yield Contradiction(
+            "data.partition.field", 'partition kind "field" needs the name of a field', task[1:]
+        )
+    if partition.kind == "dirichlet" and config.task.kind == "causal-lm" and not partition.field:
+        yield Contradiction(
+            "data.partition.field", "a Dirichlet split of causal-lm data needs a field to skew by", task
+        )
+    if config.adapter.initialiser == "lora-sb" and not config.data.public:
+        yield Contradiction(
+            "data.public",
+            "lora-sb builds its frame from public records; name them",
+            ("adapter.initialiser",),
+        )
+
+
+def _evaluation(config: RunConfig) -> Iterator[Contradiction]:
+    if config.evaluation.exact_match and config.task.kind != "causal-lm":
+        yield Contradiction(
+            "evaluation.exact_match",
+            f"only a causal-lm task generates answers, not {config.task.kind}",
+            ("task.kind",),
+        )
+    if config.evaluation.every and not config.data.test:
+        yield Contradiction(
+            "data.test",
+            "evaluation needs test records, or evaluation.every = 0",
+            ("evaluation.every",),
+        )

@@ -1,0 +1,217 @@
+"""The schema of a run. Every key has a meaning, a unit where it has one, and an allowed range."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from fedft.config.rules import ContradictionError, contradictions
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are mistakes, values do not change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+
+
+def _split(value: object) -> object:
+    """Accept "a, b" for ["a", "b"]: Flower's run configuration carries scalars only."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+class ModelSection(Section):
+    """The frozen base model."""
+
+    source: str = Field("demo", min_length=1, description='"demo", a folder, or a Hugging Face hub id')
+    revision: str = Field("", description="hub revision; a commit id pins the weights")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="dtype of the frozen weights and of the arithmetic; R stays float32"
+    )
+    chat_template: str = Field("", description="Jinja chat template that replaces the tokenizer's own")
+
+
+class TaskSection(Section):
+    """What is learned and how a sample is cut to length."""
+
+    kind: Literal["causal-lm", "sequence-classification"] = Field("causal-lm", description="the task")
+    labels: Names = Field((), description="class names in label order (classification)")
+    max_length: int = Field(256, ge=2, le=131072, description="longest sample, in tokens")
+    too_long: Literal["truncate", "drop", "error"] = Field(
+        "drop", description="what happens to a sample longer than max_length; the number is always shown"
+    )
+    max_new_tokens: int = Field(32, ge=1, le=4096, description="longest generated answer, in tokens")
+    answer_after: str = Field(
+        "", description='compare only what follows this marker, e.g. "####" (exact match); empty: all'
+    )
+
+
+class FieldsSection(Section):
+    """Which fields of a record hold what. Empty: not used."""
+
+    prompt: str = Field("prompt", description="text that the model is given (causal-lm)")
+    completion: str = Field("completion", description="text that carries the loss (causal-lm)")
+    messages: str = Field("", description="list of chat messages; replaces prompt and completion")
+    text: str = Field("text", description="the input (classification)")
+    text_pair: str = Field("", description="a second input (classification)")
+    label: str = Field("label", description="class name or index (classification)")
+    group: str = Field("", description="reported separately in the evaluation, e.g. a family or a site")
+
+
+class PartitionSection(Section):
+    """How one dataset becomes several clients' in a simulation."""
+
+    kind: Literal["iid", "dirichlet", "field", "files"] = Field("iid", description="the partitioner")
+    clients: int = Field(4, ge=1, le=100_000, description="number of simulated clients")
+    alpha: float = Field(0.5, gt=0, description="Dirichlet concentration; smaller is more skewed")
+    field: str = Field("", description="record field whose values are dealt to clients (kind = field)")
+    min_samples: int = Field(1, ge=0, description="a client with fewer samples is an error")
+
+
+class DataSection(Section):
+    """Where records come from: a file, a folder, a glob, a hub id, or "demo"."""
+
+    train: str = Field("demo", min_length=1, description="training records, one source for all clients")
+    test: str = Field("demo", description="records of the central evaluation")
+    public: str = Field("demo", description="public records that gradient-based frames are built from")
+    format: Literal["auto", "jsonl", "csv", "tsv", "parquet", "arrow"] = Field(
+        "auto", description="file format; auto goes by the file's ending"
+    )
+    columns: Names = Field((), description="column names of CSV/TSV files without a header")
+    prompt_template: str = Field("{prompt}", description="Python format string over the record's fields")
+    completion_template: str = Field("{completion}", description="the same, for the completion")
+    max_train: int = Field(0, ge=0, description="use at most this many training records; 0: all")
+    max_test: int = Field(0, ge=0, description="use at most this many test records; 0: all")
+    fields: FieldsSection = FieldsSection()
+    partition: PartitionSection = PartitionSection()
+
+
+class AdapterSection(Section):
+    """The square adapters: y = W x + scale * B R A x, only R trained."""
+
+    initialiser: Literal["lora-sb", "lora-xs", "pissa", "random"] = Field(
+        "lora-sb", description="how the frame (A, B) and R0 are made"
+    )
+    rank: int = Field(64, ge=1, le=8192, description="side of the square matrix R")
+    scale: float = Field(1.0, gt=0, description="the factor s")
+    targets: Names = Field(
+        ("auto",), description='module name patterns, or "auto": all attention and MLP linears'
+    )
+    eta: float = Field(2.5e-4, gt=0, description="step size of the first sign-SGD step (lora-sb)")
+    samples: int = Field(64, ge=1, description="public samples that the gradient is estimated on (lora-sb)")
+    layers_at_once: int = Field(
+        1, ge=1, description="full gradients held while the frame is built; more is faster (lora-sb)"
+    )
+    train_head: bool = Field(True, description="train the classification head too (classification)")
+
+
+class TrainingSection(Section):
+    """Local training of one client in one round."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    head_learning_rate: float = Field(0.0, ge=0, description="learning rate of the head; 0: the same")
+    steps: int = Field(0, ge=0, description="optimiser steps a round; 0: epochs decides")
+    epochs: int = Field(1, ge=0, description="passes over the client's data a round, if steps is 0")
+    batch_size: int = Field(32, ge=1, description="samples in one optimiser step")
+    micro_batch_size: int = Field(0, ge=0, description="samples in one forward pass; 0: batch_size")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's beta1")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's beta2")
+    max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient's L2 norm to this; 0: do not")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="learning rate over the whole run's steps"
+    )
+    warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the run's steps with rising rate")
+
+
+class RoundsSection(Section):
+    """The federated rounds and who takes part."""
+
+    total: int = Field(5, ge=1, le=1_000_000, description="number of rounds")
+    cohort: int = Field(0, ge=0, description="clients asked in a round; 0: all")
+    min_clients: int = Field(
+        0, ge=0, description="clients that must be present before a run starts; 0: data.partition.clients"
+    )
+    min_replies: int = Field(0, ge=0, description="accepted updates that a round needs; 0: more than half")
+    deadline: float = Field(3600.0, gt=0, description="seconds after which a round closes")
+    retries: int = Field(2, ge=0, description="further attempts at a client whose process failed")
+    weighting: Literal["examples", "uniform"] = Field("examples", description="weights of the average")
+    max_weight: int = Field(1_000_000, ge=1, le=1_000_000, description="largest weight of one client")
+    max_update_norm: float = Field(1e4, gt=0, description="an update with a larger L2 norm is refused")
+
+
+class CodecSection(Section):
+    """How the clients' updates travel."""
+
+    name: Literal["ternary", "rotated1", "rotated2", "int4", "int8", "bf16", "dense"] = Field(
+        "ternary", description="codec of the updates"
+    )
+    density: float = Field(0.1, gt=0, le=1, description="share of the entries kept (ternary)")
+    rule: Literal["least_squares", "compeft"] = Field(
+        "least_squares", description="how the ternary scale is chosen"
+    )
+    alpha: float = Field(1.0, gt=0, description="factor of the standard deviation (rule compeft)")
+    error_feedback: bool = Field(
+        True, description="clients keep what ternary leaves out and send it later; without, a third is lost"
+    )
+    downlink: Literal["dense", "bf16", "int8", "int4", "rotated2", "ternary"] = Field(
+        "dense", description="codec of the state's change from round to round, server to clients"
+    )
+
+
+class EvaluationSection(Section):
+    """Evaluation by the server on the test records, and optionally by the clients on their own."""
+
+    every: int = Field(1, ge=0, description="evaluate after every k-th round, and the last; 0: never")
+    before: bool = Field(True, description="evaluate the base model before the first round")
+    batch_size: int = Field(64, ge=1, description="samples in one forward pass")
+    exact_match: bool = Field(False, description="generate answers and compare them (causal-lm)")
+    federated: bool = Field(False, description="clients evaluate too, on a held-out part of their data")
+    holdout: float = Field(0.1, gt=0, lt=1, description="share that a client holds out (federated)")
+
+
+class SimulationSection(Section):
+    """How clients are simulated on this machine."""
+
+    backend: Literal["ray", "inline"] = Field(
+        "ray", description="ray: Flower's engine, clients in parallel; inline: one process, one at a time"
+    )
+    workers: int = Field(2, ge=1, description="client processes at once (ray)")
+    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs for each client process (ray)")
+    threads: int = Field(1, ge=1, description="torch threads of each client")
+
+
+class StoreSection(Section):
+    """Where runs are kept."""
+
+    path: str = Field("runs", min_length=1, description="folder of the run store")
+    keep_states: int = Field(0, ge=0, description="keep the last k rounds' states; 0: all")
+
+
+class RunConfig(Section):
+    """One federated run."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="short name")
+    seed: int = Field(17, ge=0, lt=2**63, description="all randomness but privacy noise derives from it")
+    model: ModelSection = ModelSection()
+    task: TaskSection = TaskSection()
+    data: DataSection = DataSection()
+    adapter: AdapterSection = AdapterSection()
+    training: TrainingSection = TrainingSection()
+    rounds: RoundsSection = RoundsSection()
+    codec: CodecSection = CodecSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    simulation: SimulationSection = SimulationSection()
+    store: StoreSection = StoreSection()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        found = list(contradictions(self))
+        if found:
+            raise ContradictionError(found)
+        return self

@@ -1,0 +1,1 @@
+"""Records, templates, token ids and partitions: everything between a file and a training sample."""

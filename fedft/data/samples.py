@@ -1,0 +1,120 @@
+"""Samples, and the one place that decides about those that are too long or empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fedft.config.schema import TaskSection
+from fedft.data.records import Records, missing_field
+from fedft.data.report import DataReport
+from fedft.errors import FedftError
+
+Tokenizer = Any
+"""A transformers tokenizer; what its loaders return has no type."""
+
+
+@dataclass(frozen=True, slots=True)
+class CausalSample:
+    """A prompt and its completion.
+
+    Attributes:
+        ids: token ids of both.
+        loss_from: index of the completion's first token; the loss is on ``ids[loss_from:]``.
+        reference: the completion's text, for the exact match.
+        group: what the evaluation reports this sample under; empty without groups.
+
+    """
+
+    ids: tuple[int, ...]
+    loss_from: int
+    reference: str
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClassSample:
+    """A text, or a pair of texts, and its class.
+
+    Attributes:
+        ids: token ids, special tokens included.
+        type_ids: 0 for the first text and 1 for the second; empty if the model takes none.
+        label: index of the class.
+        group: as in `CausalSample`.
+
+    """
+
+    ids: tuple[int, ...]
+    type_ids: tuple[int, ...]
+    label: int
+    group: str
+
+
+S = TypeVar("S", CausalSample, ClassSample)
+
+
+def fit_samples(
+    built: Sequence[S | None], cut: Callable[[int, S], S | None], records: Records, task: TaskSection
+) -> tuple[list[S], DataReport]:
+    """Keep, cut, drop or refuse, as ``task.too_long`` says, and count each.
+
+    Args:
+        built: for every record its sample at full length, or None if it is empty.
+        cut: shortens the sample of the record with this index to ``task.max_length`` tokens; None if
+            nothing is left to learn.
+        records: where the samples come from, for the messages.
+        task: the limit and what happens beyond it.
+
+    Raises:
+        FedftError: FEDFT-3024 a sample is too long and ``too_long`` is "error", FEDFT-3025 no sample
+            is left.
+
+    """
+    samples: list[S] = []
+    truncated = dropped = empty = longest = 0
+    for index, sample in enumerate(built):
+        longest = max(longest, len(sample.ids) if sample else 0)
+        if sample and len(sample.ids) > task.max_length:
+            if task.too_long == "error":
+                raise _too_long(records, index, len(sample.ids), task.max_length)
+            if task.too_long == "drop":
+                dropped += 1
+                continue
+            sample = cut(index, sample)
+            truncated += sample is not None
+        if sample is None:
+            empty += 1
+        else:
+            samples.append(sample)
+    tokens = sum(len(sample.ids) for sample in samples)
+    report = DataReport(len(built), len(samples), truncated, dropped, empty, tokens, longest)
+    if not samples:
+        raise FedftError("FEDFT-3025", f"no sample is left to use: {report}", hint="raise task.max_length?")
+    return samples, report
+
+
+def where(records: Records, index: int) -> str:
+    """How messages name a record: "record 3 of train.jsonl"."""
+    return f"record {index + 1} of {records.origins[index]}"
+
+
+def field_text(records: Records, index: int, field: str) -> str:
+    """A field's value as text; FEDFT-3005 if the record lacks it."""
+    value = records[index].get(field)
+    if value is None:
+        raise missing_field(records, index, field)
+    return str(value)
+
+
+def group_of(records: Records, index: int, field: str) -> str:
+    """The group that a record is evaluated under; "" without a group field."""
+    return field_text(records, index, field) if field else ""
+
+
+def _too_long(records: Records, index: int, length: int, limit: int) -> FedftError:
+    return FedftError(
+        "FEDFT-3024",
+        f"{where(records, index)} has {length} tokens, the limit is {limit}",
+        hint='raise task.max_length, or set task.too_long to "truncate" or "drop"',
+    )

@@ -1,0 +1,1 @@
+"""The carriers that bring envelopes between the coordinator and the clients."""

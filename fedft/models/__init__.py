@@ -1,0 +1,1 @@
+"""Base models: loading, digests, and the bundled demo model."""

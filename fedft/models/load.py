@@ -1,0 +1,164 @@
+"""Loading a frozen base model and its tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedft.config.schema import ModelSection, TaskSection
+from fedft.errors import FedftError
+from fedft.models.digest import weights_digest
+from fedft.models.sources import resolve_source
+
+Tokenizer = Any
+"""A transformers tokenizer; what its loaders return has no type."""
+
+_loads = 0
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A frozen base.
+
+    Attributes:
+        model: on the CPU, in evaluation mode (no dropout), no parameter requiring a gradient.
+        tokenizer: with a padding token.
+        digest: SHA-256 of the weights without the head: what all clients must agree on.
+        head: names of the classification head's parameters; empty for a causal LM.
+
+    """
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    digest: str
+    head: tuple[str, ...]
+
+
+def load_count() -> int:
+    """How many base models this process has loaded."""
+    return _loads
+
+
+def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
+    """Load the base model that a run names; every process gets the same bits.
+
+    A classification head that the checkpoint lacks is drawn from ``seed``, which the run derives for
+    this use. The global random state is left as it was.
+
+    Raises:
+        FedftError: FEDFT-2001 no such model, FEDFT-2002 the files or the hub failed, FEDFT-2003 the
+            checkpoint lacks weights of the base, FEDFT-2004 no usable padding or end token.
+
+    """
+    global _loads
+    place = resolve_source(model.source)
+    try:
+        with torch.random.fork_rng(devices=[]), _quiet():
+            loaded, info = _load_weights(place, model, task)
+        tokenizer = _load_tokenizer(place, model)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FedftError(
+            "FEDFT-2002",
+            f"cannot load the model {model.source}: {str(error).partition(chr(10))[0]}",
+            hint="without network, download it elsewhere and name its folder in model.source",
+        ) from error
+    head = _head_names(loaded, task)
+    _fill_missing(loaded, _missing(info), head, seed)
+    loaded.requires_grad_(False)
+    loaded.eval()
+    _set_padding(loaded, tokenizer)
+    _loads += 1
+    return BaseModel(loaded, tokenizer, weights_digest(loaded, head), head)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bars and load reports off the screen; errors still raise."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _load_weights(place: str, model: ModelSection, task: TaskSection) -> tuple[Any, dict[str, Any]]:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    options: dict[str, Any] = {"dtype": getattr(torch, model.dtype), "output_loading_info": True}
+    if model.revision:
+        options["revision"] = model.revision
+    if task.kind == "causal-lm":
+        return AutoModelForCausalLM.from_pretrained(place, **options)  # type: ignore[no-any-return]
+    names = dict(enumerate(task.labels))
+    return AutoModelForSequenceClassification.from_pretrained(  # type: ignore[no-any-return]
+        place,
+        num_labels=len(task.labels),
+        id2label=names,
+        label2id={name: index for index, name in names.items()},
+        ignore_mismatched_sizes=True,  # a head for other classes; a base that does not fit is refused below
+        **options,
+    )
+
+
+def _load_tokenizer(place: str, model: ModelSection) -> Tokenizer:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(place, revision=model.revision or None)
+    if model.chat_template:
+        tokenizer.chat_template = model.chat_template
+    return tokenizer
+
+
+def _head_names(model: Any, task: TaskSection) -> tuple[str, ...]:
+    """Parameters outside the backbone; a causal LM's output layer belongs to its base."""
+    if task.kind == "causal-lm":
+        return ()
+    backbone = f"{model.base_model_prefix}."
+    return tuple(name for name, _ in model.named_parameters() if not name.startswith(backbone))
+
+
+def _missing(info: dict[str, Any]) -> list[str]:
+    """Parameters that the checkpoint did not fill: absent there, or of another shape."""
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
+    return sorted({*info["missing_keys"], *mismatched})
+
+
+def _fill_missing(model: nn.Module, missing: list[str], head: tuple[str, ...], seed: int) -> None:
+    """Draw what the checkpoint lacks: weights from N(0, 0.02²) as BERT's, biases zero."""
+    absent = [name for name in missing if name not in head]
+    if absent:
+        raise FedftError(
+            "FEDFT-2003",
+            f"the checkpoint lacks {len(absent)} weights of the base, or has them in other shapes: "
+            f"{', '.join(absent[:3])}",
+            hint="the architecture in config.json and the weights do not belong together",
+        )
+    generator = torch.Generator().manual_seed(seed)
+    for name in missing:
+        parameter = model.get_parameter(name)
+        if parameter.dim() < 2:
+            parameter.data.zero_()
+        else:
+            parameter.data.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
+
+
+def _set_padding(model: Any, tokenizer: Tokenizer) -> None:
+    """Make sure that there is a padding token: masked out everywhere, so the end token may serve."""
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise FedftError("FEDFT-2004", "the tokenizer has neither a padding nor an end-of-sequence token")
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id

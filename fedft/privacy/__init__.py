@@ -1,0 +1,1 @@
+"""Differential privacy: the private step, mechanisms, accounting, ledger, site policy and audit."""

@@ -1,0 +1,59 @@
+"""What may leave a site beside the noised update.
+
+With privacy on, a value leaves only if it is a function of the configuration, of the number of examples
+(which the claim treats as public) or of values that were noised and charged before. Everything else that a
+client knows about its training was computed from private examples and stays: losses, metrics, gradient norms,
+clipping shares, batch sizes, counts of non-finite samples, step times, the residual of error feedback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TypeVar
+
+from fedft.errors import FedftError
+
+Value = TypeVar("Value")
+
+PUBLIC = frozenset(
+    {
+        "delta",
+        "epsilon",
+        "expected_batch",
+        "ledger_digest",
+        "ledger_sequence",
+        "max_grad_norm",
+        "noise_multiplier",
+        "payload_bytes",
+        "steps",
+    }
+)
+"""Names that may leave a private round; `payload_bytes` is the size of the encoded, already noised update."""
+
+
+def check_outgoing(
+    report: Mapping[str, Value], *, private: bool, allowed: Collection[str]
+) -> dict[str, Value]:
+    """Return `report` unchanged if all of it may leave.
+
+    Args:
+        report: values that would travel beside the update, by name.
+        private: whether the round is differentially private.
+        allowed: metric names that the site policy lets out; with privacy on it adds nothing to `PUBLIC`,
+            since a name says nothing about noise.
+
+    Raises:
+        FedftError: FEDFT-8321 for values that privacy holds back, FEDFT-8310 for values that the policy does.
+
+    """
+    names = {name for name in report if name not in PUBLIC}
+    if private and names:
+        raise FedftError(
+            "FEDFT-8321",
+            f"{', '.join(sorted(names))} would leave a private round without being accounted for",
+            hint="keep it at the site",
+        )
+    refused = {name for name in names if "*" not in allowed and name not in allowed}
+    if refused:
+        raise FedftError("FEDFT-8310", f"the site policy does not let {', '.join(sorted(refused))} out")
+    return dict(report)

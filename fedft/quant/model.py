@@ -1,0 +1,54 @@
+"""Quantising a model layer by layer, and quantised models in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from fedft.errors import FedftError
+from fedft.quant.linear import NF4Linear
+
+
+def quantisable(model: nn.Module) -> list[str]:
+    """Return the names of the linear modules that can go to 4 bits, sorted.
+
+    Every ``nn.Linear`` and ``Conv1D`` inside the model's body: not the output layer or a classification
+    head, whose errors go straight into the loss, and none whose weight another module uses too.
+    """
+    prefix = getattr(model, "base_model_prefix", "")
+    inside = f"{prefix}." if prefix and hasattr(model, prefix) else ""
+    owners: dict[int, int] = {}
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    names = [
+        name
+        for name, module in model.named_modules()
+        if type(module) in (nn.Linear, Conv1D) and name.startswith(inside) and owners[id(module.weight)] == 1
+    ]
+    return sorted(names)
+
+
+def quantise_model(model: nn.Module, names: Sequence[str] | None = None) -> None:
+    """Replace linear modules by their NF4 form, in place, freeing each dense weight in turn.
+
+    Args:
+        model: in the dtype it computes in; without adapters.
+        names: of the modules; default ``quantisable(model)``.
+
+    Raises:
+        FedftError: FEDFT-9013 (no such module, or one that cannot be quantised), FEDFT-9010 (a weight is
+            not finite); modules before that one have been replaced.
+
+    """
+    modules = dict(model.named_modules())
+    chosen = quantisable(model) if names is None else list(names)
+    if not chosen:
+        raise FedftError("FEDFT-9013", f"{type(model).__name__} has no linear module to quantise")
+    for name in chosen:
+        if name not in modules:
+            raise FedftError("FEDFT-9013", f"the model has no module {name!r} to quantise")
+        replacement = NF4Linear.from_module(modules.pop(name))
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, replacement)

@@ -1,0 +1,109 @@
+"""The server: link, admin service, metrics, and the thread that coordinates."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import IO
+
+from fedft.errors import FedftError
+from fedft.link import keys
+from fedft.link.inbox import Inbox
+from fedft.link.service import LinkService
+from fedft.link.switchboard import Switchboard
+from fedft.link.tls import start_server
+from fedft.server.admin_service import AdminService
+from fedft.server.audit import AuditLog
+from fedft.server.authority import Authority
+from fedft.server.feed import Feed
+from fedft.server.metrics import ServerMetrics, serve_metrics
+from fedft.server.registry import Registry
+from fedft.server.runner import Runner
+from fedft.server.settings import ServerSettings, load_settings
+from fedft.store import RunStore
+from fedft.wire.v1.admin_pb2_grpc import add_AdminServicer_to_server
+from fedft.wire.v1.link_pb2_grpc import add_LinkServicer_to_server
+
+_log = logging.getLogger("fedft.server")
+_ADMIN_THREADS = 32
+_SPARE_THREADS = 64
+_GRACE = 2.0
+
+
+class ServerDaemon:
+    """A consortium's server in ``folder``, from ``run`` until a signal.
+
+    Raises:
+        FedftError: FEDFT-6201 and 6204 settings, FEDFT-6209 a second server, FEDFT-6203 a port is taken.
+
+    """
+
+    def __init__(self, folder: Path) -> None:
+        settings: ServerSettings = load_settings(folder)
+        self._lock = _lock(settings.folder)
+        self._stop = threading.Event()
+        authority = Authority(settings.folder / "ca")
+        if authority.renew_server(settings.tls.certificate, settings.tls.key, settings.name, settings.hosts):
+            _log.info("issued a new server certificate")
+        self._registry = Registry(settings.folder / "server.sqlite")
+        store = RunStore(settings.store_folder)
+        board, feed = Switchboard(settings.limits.silence_seconds), Feed()
+        metrics = ServerMetrics(lambda: len(board.nodes()))
+        self._runner = Runner(
+            store,
+            self._registry,
+            board,
+            keys.load_signing_key(settings.signing_key_path),
+            feed,
+            metrics,
+            retry_seconds=settings.limits.retry_seconds,
+        )
+        link = LinkService(
+            board, self._registry, Inbox(settings.folder / "inbox", settings.limits.max_upload_bytes)
+        )
+        audit = AuditLog(settings.folder / "audit.sqlite")
+        admin = AdminService(settings, self._registry, authority, store, board, self._runner, feed, audit)
+        threads = 2 * settings.limits.max_clients + _SPARE_THREADS
+        self._servers = [
+            start_server(
+                settings.tls, settings.link, lambda s: add_LinkServicer_to_server(link, s), threads=threads
+            )[0],
+            start_server(
+                settings.tls,
+                settings.admin,
+                lambda s: add_AdminServicer_to_server(admin, s),
+                threads=_ADMIN_THREADS,
+            )[0],
+        ]
+        self._http = (
+            serve_metrics(settings.metrics, metrics, self._runner.is_alive) if settings.metrics else None
+        )
+        _log.info("link on %s, admin on %s, metrics on %s", settings.link, settings.admin, settings.metrics)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; the run that goes on then is continued at the next start."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._stop.set())
+        self._runner.start()
+        while not self._stop.wait(0.5):
+            pass
+        self._runner.end()
+        ended = [server.stop(_GRACE) for server in self._servers]
+        self._runner.join(10 * _GRACE)
+        for each in ended:
+            each.wait(2 * _GRACE)
+        if self._http is not None:
+            self._http.shutdown()
+
+
+def _lock(folder: Path) -> IO[str]:
+    file = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise FedftError("FEDFT-6209", f"another server runs in {folder}") from None
+    return file

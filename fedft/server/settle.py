@@ -1,0 +1,70 @@
+"""From a client's answer in a training round to its record, through the aggregator."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from fedft.aggregation import Refused, RoundAggregator
+from fedft.errors import FedftError
+from fedft.server.dispatch import read_reply
+from fedft.server.exchange import Answer
+from fedft.store import UpdateRecord
+from fedft.wire import Refusal, Update
+
+
+def settle_update(answer: Answer, aggregator: RoundAggregator, max_bytes: int) -> UpdateRecord:
+    """Offer the client's update to the aggregator; whatever is wrong with it harms this client only."""
+    if answer.failure:
+        return answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
+    try:
+        reply = read_reply(answer.envelope, max_bytes)
+    except FedftError as error:
+        return answer_record(answer, "refused", code=error.code, message=error.message)
+    if isinstance(reply, Refusal):
+        return answer_record(answer, "refused", code=reply.code, message=reply.message)
+    if not isinstance(reply, Update):
+        return answer_record(
+            answer, "refused", code="FEDFT-6104", message=f"sent {type(reply).__name__}, not an update"
+        )
+    verdict = aggregator.offer(answer.request.client, reply)
+    if isinstance(verdict, Refused):
+        return answer_record(answer, "refused", code=verdict.code, message=verdict.message)
+    return answer_record(
+        answer,
+        "accepted",
+        weight=verdict.weight,
+        num_examples=reply.num_examples,
+        digest=hashlib.sha256(answer.envelope).hexdigest(),
+        metrics=dict(reply.metrics),
+    )
+
+
+def answer_record(
+    answer: Answer,
+    status: Literal["accepted", "refused", "failed", "late"],
+    *,
+    client: str = "",
+    code: str = "",
+    message: str = "",
+    weight: int = 0,
+    num_examples: int = 0,
+    digest: str = "",
+    metrics: dict[str, float] | None = None,
+) -> UpdateRecord:
+    """Return the record of an answer: what was decided, and the bytes and seconds that it took."""
+    request = answer.request
+    return UpdateRecord(
+        client=client or request.client,
+        status=status,
+        code=code,
+        message=message,
+        weight=weight,
+        num_examples=num_examples,
+        digest=digest,
+        bytes_up=len(answer.envelope),
+        bytes_down=request.bytes_down,
+        bytes_setup=request.bytes_setup,
+        seconds=answer.seconds,
+        metrics=metrics or {},
+    )

@@ -1,0 +1,41 @@
+"""Seconds per phase of a round."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from fedft.store import EvaluationRecord, RoundRecord, UpdateRecord
+
+
+class PhaseTimer:
+    """Times the phases of one round, and the round."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._phases: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to the phase ``name``."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - start
+
+    def record(
+        self,
+        number: int,
+        digest: str,
+        *,
+        updates: Sequence[UpdateRecord],
+        evaluations: Sequence[EvaluationRecord],
+        residual_digest: str = "",
+    ) -> RoundRecord:
+        """Return the round's record with the times so far."""
+        seconds = time.monotonic() - self._start
+        return RoundRecord(
+            number, digest, residual_digest, seconds, dict(self._phases), tuple(updates), tuple(evaluations)
+        )

@@ -1,0 +1,12 @@
+"""The run store: SQLite for facts, safetensors for arrays, one transaction a round."""
+
+from fedft.store.records import (
+    Delivery,
+    EvaluationRecord,
+    RoundRecord,
+    RunRecord,
+    UpdateRecord,
+)
+from fedft.store.runs import RunStore
+
+__all__ = ["Delivery", "EvaluationRecord", "RoundRecord", "RunRecord", "RunStore", "UpdateRecord"]

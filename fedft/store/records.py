@@ -1,0 +1,90 @@
+"""What the store keeps, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+RunStatus = Literal["created", "running", "interrupted", "failed", "completed"]
+UpdateStatus = Literal["accepted", "refused", "failed", "late"]
+Scope = str
+"""Who evaluated: "central", "federated", "pooled" (trained on all data at once), "alone:<client>"."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run and what identifies its model.
+
+    Digests are SHA-256 in hex; ``config`` is the effective configuration as canonical JSON; times are
+    ISO 8601 in UTC.
+    """
+
+    id: str
+    name: str
+    config: str
+    status: RunStatus
+    created_at: str
+    base_digest: str = ""
+    frame_digest: str = ""
+    manifest_digest: str = ""
+    final_digest: str = ""
+    error: str = ""
+    rounds: int = 0
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class UpdateRecord:
+    """One client's part in one round. ``bytes_down`` excludes ``bytes_setup`` (configuration and frame)."""
+
+    client: str
+    status: UpdateStatus
+    code: str = ""
+    message: str = ""
+    weight: int = 0
+    num_examples: int = 0
+    digest: str = ""
+    bytes_up: int = 0
+    bytes_down: int = 0
+    bytes_setup: int = 0
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """Metrics of one state. ``group`` is empty for the whole set.
+
+    ``scope`` says what was measured: "central" (the server), "federated" (the clients), or a comparison:
+    "pooled", "alone:<client>".
+    """
+
+    scope: str
+    group: str
+    num_examples: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A client that holds a setup, so that it is not sent (or counted) again."""
+
+    client: str
+    setup_digest: str
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """A committed round; round 0 is the state before training.
+
+    ``residual_digest`` names what the broadcast's codec left out, empty without a codec.
+    """
+
+    round: int
+    state_digest: str
+    residual_digest: str = ""
+    seconds: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    updates: tuple[UpdateRecord, ...] = ()
+    evaluations: tuple[EvaluationRecord, ...] = ()
+    committed_at: str = ""

@@ -1,0 +1,161 @@
+"""What server and client say to each other, as plain values. Digests are lowercase hex SHA-256 or empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fedft.codecs.spec import CodecSpec, Shard
+
+
+class InstructionKind(StrEnum):
+    """What the server asks for."""
+
+    HELLO = "hello"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+
+
+class PrivacyMechanism(StrEnum):
+    """How the update was made private."""
+
+    DP_SGD = "dp-sgd"
+
+
+class PrivacyUnit(StrEnum):
+    """Whose presence the guarantee hides."""
+
+    EXAMPLE = "example"
+    CLIENT = "client"
+
+
+@dataclass(frozen=True)
+class RoundRef:
+    """A round of a run."""
+
+    run_id: str
+    round: int
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Everything that an update is relative to, by digest."""
+
+    base_digest: str
+    frame_digest: str
+    manifest_digest: str
+    global_state_digest: str
+
+
+@dataclass(frozen=True)
+class PrivacyStatement:
+    """What a client says about the privacy of its update; ``epsilon`` is its spending in the run so far."""
+
+    mechanism: PrivacyMechanism
+    unit: PrivacyUnit
+    noise_multiplier: float
+    max_grad_norm: float
+    sample_rate: float
+    steps: int
+    epsilon: float
+    delta: float
+    accountant: str
+
+
+@dataclass(frozen=True)
+class Update:
+    """A client's change of the exchanged tensors. ``num_examples`` is 0 when the client withholds it."""
+
+    round: RoundRef
+    model: ModelRef
+    client_id: str
+    update_seq: int
+    num_examples: int
+    shards: tuple[Shard, ...]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    privacy: PrivacyStatement | None = None
+    required_features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of the global state on a client's own data."""
+
+    round: RoundRef
+    model: ModelRef
+    client_id: str
+    num_examples: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Hello:
+    """Who a client is and what it can do; ``codecs`` maps a codec's wire id to its version."""
+
+    client_id: str
+    base_digest: str
+    num_examples: int
+    wire_version: int
+    codecs: Mapping[int, int]
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A client declines an instruction, with a stable code."""
+
+    round: RoundRef
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class NeedSetup:
+    """A client has not got the setup that an instruction names."""
+
+    round: RoundRef
+    setup_digest: str
+
+
+Reply = Update | Evaluation | Hello | Refusal | NeedSetup
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a client needs once per run; ``frame`` is empty when the client computes it itself."""
+
+    config_json: str
+    frame: bytes = b""
+
+
+@dataclass(frozen=True)
+class Acknowledgement:
+    """The server's verdict on an earlier update of this client."""
+
+    round: int
+    update_seq: int
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What the server asks of one client in one round.
+
+    ``global_state`` is the whole state, or, when ``delta_base_digest`` is set, the difference to the state
+    with that digest; ``model.global_state_digest`` names the result in both cases. ``accepted_codecs``
+    begins with the preferred one.
+    """
+
+    round: RoundRef
+    kind: InstructionKind
+    model: ModelRef
+    setup_digest: str
+    setup: Setup | None = None
+    global_state: tuple[Shard, ...] = ()
+    delta_base_digest: str = ""
+    accepted_codecs: tuple[CodecSpec, ...] = ()
+    codec_seed: bytes = b""
+    deadline_seconds: float = 600.0
+    acknowledgements: tuple[Acknowledgement, ...] = ()
+    required_features: tuple[str, ...] = ()

@@ -1,0 +1,168 @@
+"""What a daemon does with an instruction, with a worker and a link that tell what they are asked."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedft.client.desk import Desk
+from fedft.client.journal import Journal
+from fedft.client.site import SiteConfig
+from fedft.client.status import Status, StatusFile
+from fedft.errors import FedftError
+from fedft.link.client import Work
+from fedft.wire import (
+    Instruction,
+    Refusal,
+    Reply,
+    Update,
+    decode_reply,
+    encode_instruction,
+    encode_reply,
+    open_envelope,
+    seal,
+)
+from tests.client.test_journal import instruction
+
+SERVER_KEY, SITE_KEY = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+
+
+class Link:
+    """Delivers one envelope and keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.envelope, self.sent, self.broken = b"", [], False
+
+    def download(self, _digest: str, _size: int, path: Path, _seconds: float) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.envelope)
+        return path
+
+    def upload(self, _message_id: str, envelope: bytes, _seconds: float) -> None:
+        if self.broken:
+            raise FedftError("FEDFT-7030", "cut")
+        self.sent.append(envelope)
+
+
+class Worker:
+    """Answers with an update, or fails as it is told."""
+
+    pid, starts = 1, 1
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply, self.asked, self.error = reply, 0, None
+
+    def start(self) -> None: ...
+
+    def ask(self, request: dict[str, Any], _seconds: float) -> dict[str, Any]:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        Path(request["reply"]).write_bytes(seal(encode_reply(self.reply)))
+        return {"done": request["message_id"]}
+
+
+class Bench:
+    """A desk with everything around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.link = folder, Link()
+        asked = instruction()
+        self.worker = Worker(Update(asked.round, asked.model, "a", 1, 5, asked.global_state))
+        self.site = SiteConfig.model_validate(
+            {"name": "a", "server": {"address": "h:1"}, "data": {"train": "x"}, "folder": folder}
+        )
+        self.status = Status("a", "h:1")
+        self.journal = Journal(folder / "state" / "journal")
+
+    def work(
+        self, asked: Instruction | None = None, *, key: Ed25519PrivateKey | None = SERVER_KEY
+    ) -> Reply | None:
+        """Work on an instruction; return the reply that was sent, None if none was."""
+        self.link.envelope = seal(encode_instruction(asked or instruction()), key)
+        digest = hashlib.sha256(self.link.envelope).hexdigest()
+        before = len(self.link.sent)
+        desk = Desk(
+            self.site,
+            self.link,  # type: ignore[arg-type]
+            self.worker,  # type: ignore[arg-type]
+            self.journal,
+            StatusFile(self.folder, self.status),
+            signing_key=SITE_KEY,
+            server_key=SERVER_KEY.public_key(),
+        )
+        desk.work(Work("m", "train", "1", digest, len(self.link.envelope), time.monotonic() + 60))
+        sent = self.link.sent[before:]
+        if not sent:
+            return None
+        return decode_reply(open_envelope(sent[0], max_bytes=10**6, trusted_key=SITE_KEY.public_key()))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_an_instruction_is_worked_on_once_however_often_it_comes(bench: Bench) -> None:
+    replies = [bench.work(), bench.work(), bench.work(replace(instruction(), deadline_seconds=7.0))]
+    assert replies == [bench.worker.reply] * 3
+    assert bench.worker.asked == 1
+    assert len(set(bench.link.sent)) == 1
+    assert (bench.status.answered, bench.status.repeated) == (3, 2)
+
+
+def test_a_reply_that_did_not_get_through_is_not_made_again(bench: Bench) -> None:
+    bench.link.broken = True
+    assert bench.work() is None
+    bench.link.broken = False
+    assert bench.work() == bench.worker.reply
+    assert bench.worker.asked == 1
+
+
+def test_a_worker_that_dies_declines_the_round_and_no_later_one(bench: Bench) -> None:
+    bench.worker.error = FedftError("FEDFT-7040", "the worker process died: SIGKILL")
+    declined = bench.work()
+    assert isinstance(declined, Refusal)
+    assert (declined.code, declined.round.round) == ("FEDFT-7040", 1)
+    bench.worker.error = None
+    assert bench.work() == bench.worker.reply
+    assert bench.status.declined == 1
+
+
+@pytest.mark.parametrize("key", [None, SITE_KEY], ids=["unsigned", "another key"])
+def test_what_the_server_has_not_signed_is_not_worked_on(bench: Bench, key: Ed25519PrivateKey | None) -> None:
+    assert bench.work(key=key) is None
+    assert bench.worker.asked == 0
+    assert "FEDFT-400" in bench.status.last_error
+
+
+def test_a_full_disk_declines(bench: Bench) -> None:
+    limits = bench.site.limits.model_copy(update={"min_free_bytes": 2**62})
+    bench.site = bench.site.model_copy(update={"limits": limits})
+    declined = bench.work()
+    assert isinstance(declined, Refusal)
+    assert declined.code == "FEDFT-7055"
+    assert bench.worker.asked == 0
+
+
+def test_what_cannot_be_journalled_does_not_leave(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise FedftError("FEDFT-7055", "cannot use the journal: database or disk is full")
+
+    monkeypatch.setattr(bench.journal, "keep", full)
+    declined = bench.work()
+    assert isinstance(declined, Refusal)
+    assert declined.code == "FEDFT-7055"
+
+
+def test_an_instruction_larger_than_the_site_takes_is_not_fetched(bench: Bench) -> None:
+    limits = bench.site.limits.model_copy(update={"max_download_bytes": 10})
+    bench.site = bench.site.model_copy(update={"limits": limits})
+    assert bench.work() is None
+    assert "FEDFT-7036" in bench.status.last_error

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from fedft.config import RunConfig, load_config
+from fedft.config.load import check
+from fedft.config.render import to_toml, toml_value
+from fedft.config.templates import TEMPLATES, template
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Every key of the schema with its description."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from keys(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.description or ""
+
+
+def flat(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_every_key_has_a_description() -> None:
+    assert [key for key, description in keys(RunConfig) if not description] == []
+
+
+@pytest.mark.parametrize("comments", [True, False])
+def test_toml_has_every_key_and_loads_to_the_same_configuration(comments: bool) -> None:
+    config = load_config("demo", {"task.answer_after": '#"\\', "adapter.targets": ["a", 'b"'], "seed": 2**62})
+
+    table = tomllib.loads(to_toml(config, comments=comments))
+
+    assert check(table) == config
+    assert sorted(flat(table)) == sorted(key for key, _ in keys(RunConfig))
+
+
+def test_comments_say_meaning_range_and_default() -> None:
+    text = to_toml(RunConfig(seed=5)).replace("\n# ", " ")
+
+    assert "side of the square matrix R [1 to 8192, default 64]\nrank = 64" in text
+    assert '["linear" | ' not in text
+    assert '"constant" | "linear" | "cosine", default "constant"]\nschedule' in text
+    assert "peak learning rate of AdamW [over 0, default 0.001]" in text
+    assert "[true | false, default true]\nbefore = true" in text
+    assert "default 17]\nseed = 5" in text
+    for _, description in keys(RunConfig):
+        assert description in text
+
+
+def test_lines_are_short() -> None:
+    assert max(map(len, to_toml(RunConfig()).splitlines())) <= 110
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_is_valid_and_commented(name: Any) -> None:
+    text = template(name, "my.toml")
+
+    check(tomllib.loads(text))
+    assert "fedft simulate my.toml" in text
+    assert text.startswith("# ")
+
+
+def test_the_demo_template_is_the_demo() -> None:
+    assert check(tomllib.loads(template("demo"))) == load_config("demo")
+
+
+def test_the_minimal_template_has_few_keys_and_the_others_all() -> None:
+    everything = len(list(keys(RunConfig)))
+
+    assert len(list(flat(tomllib.loads(template("minimal"))))) < 20
+    assert len(list(flat(tomllib.loads(template("sst2"))))) == everything
+
+
+@pytest.mark.parametrize(
+    "value", [True, 0, -3, 1e-9, 2.5e-4, 1e300, "", 'a"b\\', "ünï\t", ["a", "b,c"], ['it\'s \\ "x"'], []]
+)
+def test_values_come_back(value: Any) -> None:
+    assert tomllib.loads(f"v = {toml_value(value)}")["v"] == value
