@@ -22,7 +22,7 @@ demo: $(INSTALLED)
 	$(BIN)/fedft demo
 
 test: lint $(INSTALLED126) $(MINILM)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	PYTHONPATH=$(CURDIR)/$(MINILM) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -3,8 +3,9 @@
     python simulations/sst2.py --data DIR --model DIR [--seeds 17 18 19] [--arms ...] [--out FILE]
 
 DIR of --data holds train.tsv, dev.tsv and test.tsv, "sentence<TAB>label" without a header. Every arm takes
-the same number of optimiser steps from the same frame; central training sees in each step what the four
-clients see together. Results are added to the output file arm by arm, so a stopped script goes on.
+the same number of optimiser steps from the same frame; with joined batches, central training sees in each
+step what the four clients see together. Results are added to the output file arm by arm, so a stopped
+script goes on.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fedft.config import RunConfig, load_config
@@ -52,11 +54,11 @@ def federated(config: RunConfig) -> float:
         return store.rounds(run.id)[-1].evaluations[0].metrics["accuracy"]
 
 
-def central(config: RunConfig) -> float:
-    """Test accuracy of the same adapter trained on the pooled data."""
+def central(config: RunConfig, *, join_batches: bool = False) -> float:
+    """Test accuracy of the same adapter trained on the pooled data with the same number of steps."""
     session = Session(config)
     session.attach(session.build_frames())
-    train_pooled(session)
+    train_pooled(session, join_batches=join_batches)
     return session.evaluate(session.test[0]).values()["accuracy"]
 
 
@@ -78,6 +80,7 @@ ARMS: dict[str, Arm] = {
     "federated, IID, ternary": (federated, {}),
     "federated, Dirichlet(0.5), ternary": (federated, SKEW),
     "central": (central, {}),
+    "central, joined batches": (partial(central, join_batches=True), {}),
     "head alone": (head_alone, {}),
 }
 

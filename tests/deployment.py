@@ -34,7 +34,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 60.0, what: str = "") -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 240.0, what: str = "") -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
@@ -136,6 +136,10 @@ class Deployment:
         self.daemons[name] = self._start(f"{name}.log", "client", "run", "-c", str(self.site(name)))
         return self.daemons[name]
 
+    def start_site_from(self, log: str, folder: Path) -> Process:
+        """Start a daemon that is not one of the deployment's own."""
+        return self._start(f"extra-{log}.log", "client", "run", "-c", str(folder / "site.toml"))
+
     def start(self) -> Deployment:
         self.start_server()
         for name in self.names:
@@ -166,7 +170,7 @@ class Deployment:
         except Exception:
             return set()
 
-    def wait_connected(self, *names: str, seconds: float = 60.0) -> None:
+    def wait_connected(self, *names: str, seconds: float = 240.0) -> None:
         wait_until(lambda: set(names) <= self.connected(), seconds, f"{names} do not connect: {self.logs()}")
 
     def start_run(self, config: RunConfig) -> str:
@@ -182,10 +186,10 @@ class Deployment:
         except Exception:
             return -1
 
-    def wait_round(self, run: str, number: int, seconds: float = 120.0) -> None:
+    def wait_round(self, run: str, number: int, seconds: float = 400.0) -> None:
         wait_until(lambda: self.rounds(run) >= number, seconds, f"round {number}: {self.logs()}")
 
-    def wait_state(self, run: str, *states: str, seconds: float = 180.0) -> dict[str, Any]:
+    def wait_state(self, run: str, *states: str, seconds: float = 600.0) -> dict[str, Any]:
         def reached() -> dict[str, Any] | None:
             try:
                 found = self.run(run)
@@ -196,7 +200,7 @@ class Deployment:
         found: dict[str, Any] = wait_until(reached, seconds, f"{run} is not {states}: {self.logs()}")
         return found
 
-    def wait_complete(self, run: str, seconds: float = 180.0) -> dict[str, Any]:
+    def wait_complete(self, run: str, seconds: float = 600.0) -> dict[str, Any]:
         found = self.wait_state(run, "completed", "failed", seconds=seconds)
         assert found["state"] == "completed", f"{found['error']}\n{self.logs()}"
         return found

@@ -63,6 +63,30 @@ def _call(method: str, kind: str, /, **fields: Any) -> dict[str, Any]:
         return server.call(method, getattr(pb, kind)(**fields))
 
 
+@commands.command(epilog=examples("fedft admin join join.json --name alice"))
+def join(
+    bundle: Annotated[Path, typer.Argument(help="join.json of the server.", dir_okay=False, exists=True)],
+    name: Annotated[str, typer.Option("--name", help="The operator's name.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="A new folder; without it, the name.", file_okay=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make a further operator's keys and a request that an operator enrolls with --role."""
+    from fedft.link.admin import write_admin_file
+    from fedft.link.enrolment import ServerBundle
+    from fedft.link.joining import make_identity
+
+    server = ServerBundle.from_json(bundle.read_text("utf-8"))
+    place = folder or Path(name)
+    request = make_identity(place, name, server)
+    write_admin_file(place, server.admin_address)
+    if json:
+        print_json({"folder": str(place), "request": str(request)})
+    else:
+        console().print(f"send to an operator   {request}\nput the answer into   {place}/certificate.pem")
+
+
 # -- server ------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,8 @@ _EPILOG = "\n\n".join(
         examples("fedft demo", "fedft config init my.toml", "fedft simulate my.toml", "fedft report latest"),
         _EMPTY,
         "[bold]Exit codes[/]",
-        "0 done · 1 failed · 2 mistake in the command line or the configuration · 130 interrupted",
+        "0 done · 1 failed · 2 mistake in the command line or the configuration · 3 server not reached · "
+        "4 not allowed · 130 interrupted",
         "Every error has a code such as FEDFT-1003; docs/errors.md lists them all.",
     ]
 )

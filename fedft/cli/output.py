@@ -19,7 +19,7 @@ from fedft.report.format import clean
 SCHEMA_VERSION = 1
 """Version of every JSON object that the command prints; it changes when a key changes its meaning."""
 
-OK, FAILURE, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILURE, USAGE, UNREACHABLE, NOT_ALLOWED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 _WIDTH_OF_A_PIPE = 200
 
 
@@ -58,7 +58,13 @@ def print_error(error: FedftError) -> None:
 
 
 def exit_code(error: FedftError) -> int:
-    """Return 2 for mistakes in the configuration or the command line (1xxx), 1 for everything else."""
+    """Return 2 for mistakes in the configuration or the command line (1xxx), 3 for a server that is not
+    reached, 4 for one that refuses the caller, 1 for everything else.
+    """
+    if error.code in ("FEDFT-7030", "FEDFT-7031"):
+        return UNREACHABLE
+    if error.code in ("FEDFT-6207", "FEDFT-7032", "FEDFT-7033"):
+        return NOT_ALLOWED
     return USAGE if error.code.startswith("FEDFT-1") else FAILURE
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedft.client.journal import Journal
+from fedft.client.memory import OUT_OF_MEMORY
 from fedft.client.site import SiteConfig
 from fedft.client.status import StatusFile
 from fedft.client.supervisor import WorkerProcess
@@ -102,16 +103,24 @@ class Desk:
         try:
             self._require_disk()
             payload = self._ask(work, path)
-            signed = seal(payload, self._key)
-            if isinstance(decode_reply(payload), Update | Evaluation):
+            signed, reply = seal(payload, self._key), decode_reply(payload)
+            if isinstance(reply, Update | Evaluation):
                 self._journal.keep(instruction, signed)
+            elif isinstance(reply, Refusal):
+                self._declined(FedftError(reply.code, reply.message), instruction)
             return signed
         except FedftError as error:
-            _log.warning("round %d declined: %s", instruction.round.round, error)
-            self._status.error(error)
-            self._status.add("declined")
+            self._declined(error, instruction)
             refusal = Refusal(instruction.round, error.code, f"{error.message} {error.hint}".strip()[:2000])
             return seal(encode_reply(refusal), self._key)
+
+    def _declined(self, error: FedftError, instruction: Instruction) -> None:
+        _log.warning("round %d declined: %s", instruction.round.round, error)
+        self._status.error(error)
+        self._status.add("declined")
+        if error.code == OUT_OF_MEMORY:
+            self._worker.end()  # what it still holds of the memory comes back with its end alone
+            self._worker.start()
 
     def _ask(self, work: Work, path: Path) -> bytes:
         reply = self._cache / "reply"

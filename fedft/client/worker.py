@@ -7,6 +7,7 @@ import traceback
 
 import numpy as np
 
+from fedft.client.memory import OUT_OF_MEMORY, is_out_of_memory
 from fedft.client.place import Place
 from fedft.client.residuals import Residuals
 from fedft.client.setups import SetupCache
@@ -70,7 +71,8 @@ class Worker:
             return Refusal(at, error.code, f"{error.message} {error.hint}".strip())
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            return Refusal(at, "FEDFT-7010", f"the client failed: {type(error).__name__}: {error}"[:500])
+            code = OUT_OF_MEMORY if is_out_of_memory(error) else "FEDFT-7010"
+            return Refusal(at, code, f"the client failed: {type(error).__name__}: {error}"[:500])
 
     def _answer(self, instruction: Instruction, place: Place) -> Reply:
         loads = load_count()

@@ -1,6 +1,6 @@
 """Generated arithmetic problems: what the demo model was trained on, and what the demo's clients hold.
 
-The demo model has seen the families of `PLAIN`. The clients' families, `STORIES`, need the same
+The demo model has seen the families of `BARE` and `NOISY`. The clients' families, `STORIES`, need the same
 arithmetic behind words that the model has never read, so that there is something to learn. A problem
 belongs to the split that a hash of its text names: no test or public problem is ever a training problem.
 """
@@ -84,17 +84,21 @@ def _nonsense(rng: np.random.Generator) -> str:
     return " ".join(word + MARKS[rng.integers(len(MARKS))] for word in words)
 
 
-PLAIN: Mapping[str, Family] = {
+BARE: Mapping[str, Family] = {
     "plus": _sum("{a}+{b}="),
     "minus": _difference("{a}-{b}="),
     "max": _chosen("max {a} {b} {c}=", max),
     "min": _chosen("min {a} {b} {c}=", min),
+}
+"""Four operations without a word; the demo model learned these first."""
+
+NOISY: Mapping[str, Family] = {
     "noisy plus": _noisy("plus", 2, sum),
     "noisy minus": _noisy("minus", 2, lambda numbers: max(numbers) - min(numbers)),
     "noisy max": _noisy("max", 3, max),
     "noisy min": _noisy("min", 3, min),
 }
-"""What the demo model was trained on: four operations, bare and among words that mean nothing."""
+"""The same among words that mean nothing; the demo model learned these next."""
 
 STORIES: Mapping[str, Family] = {
     "age": _difference("{name} is {a}. A cousin is {b}. Age gap?"),

@@ -29,6 +29,10 @@ _COMMON = [
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # A fixed window in place of one that grows with the line: what is read ahead bounds both the memory of
+    # a transfer and what a cut sends twice. 8 MiB fill a line of 1 Gbit/s at 60 ms.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 8 << 20),
 ]
 _SERVER = [
     # Without this, a second server on the same port would silently take a share of the connections.

@@ -137,7 +137,7 @@ def comparisons(rounds: Sequence[RoundRecord], metric: str, groups: Sequence[str
     """Return base, federation, and the other ways of training that were evaluated; [] when none was."""
     others = sorted(
         {item.scope for record in rounds for item in record.evaluations} - {"central", "federated"},
-        key=lambda scope: (scope != "pooled", scope),
+        key=lambda scope: (not scope.startswith("pooled"), scope),
     )
     if not others:
         return []
@@ -188,6 +188,8 @@ def _of_scope(record: RoundRecord, scope: str) -> Iterable[EvaluationRecord]:
 def _scope_name(scope: str) -> str:
     if scope == "pooled":
         return "central, on pooled data"
+    if scope == "pooled, joined batches":
+        return "central, batches of all clients joined"
     kind, _, client = scope.partition(":")
     return f"{client} alone" if kind == "alone" else scope
 

@@ -15,7 +15,8 @@ from typing import Any
 import fedft
 from fedft.config.load import from_json
 from fedft.errors import FedftError
-from fedft.link.keys import node_id
+from fedft.link.enrolment import read_request
+from fedft.link.keys import load_certificate, node_id
 from fedft.link.members import Member, Role
 from fedft.link.status import reporting
 from fedft.link.switchboard import Switchboard
@@ -102,10 +103,13 @@ class AdminService(AdminServicer):  # type: ignore[misc]
             run = self._store.run(request.run)
         with self._feed.mailbox(run.id) as mailbox:
             yield _document({"event": "snapshot", **self._whole_run(run.id)})
-            while context.is_active() and not self._settled(run.id):
+            while context.is_active():
+                settled = self._settled(run.id)
                 try:
-                    event = mailbox.get(timeout=1.0)
+                    event = mailbox.get(timeout=0.05 if settled else 1.0)
                 except queue.Empty:
+                    if settled:
+                        break
                     continue
                 if event is not None:
                     yield _document(event_to_dict(event))
@@ -165,8 +169,6 @@ class AdminService(AdminServicer):  # type: ignore[misc]
             return _document(answer(self._require(context, _CHANGE).name))
 
     def _health(self) -> dict[str, Any]:
-        from fedft.link.keys import load_certificate
-
         settings = self._settings
         certificate = load_certificate(settings.tls.certificate)
         return {
@@ -233,7 +235,8 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         role: Role = request.role or "client"
         if role not in ("client", "viewer", "operator"):
             raise FedftError("FEDFT-6207", f"{role[:40]!r} is no role: client, viewer or operator")
-        self._audit.write(who, "enroll", role=role, request=request.request[:4000], replace=request.replace)
+        name = read_request(request.request).name
+        self._audit.write(who, "enroll", name=name, role=role, replace=request.replace)
         record, certificate, replaced = enroll(
             self._registry, self._authority, request.request, role, replace=request.replace
         )

@@ -17,36 +17,44 @@ from fedft.training.session import Session
 def compare(store: RunStore, run: RunRecord, observer: Observer = nobody) -> list[EvaluationRecord]:
     """Train the run's adapters centrally and on each client alone, and store how they do.
 
-    All start from the run's frame and state and take the run's number of optimiser steps. Central
-    training sees in each step what all clients of a round see together: ``batch_size`` times their
-    number. The evaluations join the last round under the scopes "pooled" and "alone:<client>".
+    All start from the run's frame and state and take the run's number of optimiser steps: ``pooled`` with
+    the run's batch size on all clients' data, ``pooled, joined batches`` with as many samples a step as
+    all clients of a round see together, ``alone:<client>`` on one client's data. The evaluations join the
+    last round under these scopes.
     """
     session = open_round(store, run, 0)
     start = session.state()
-    records = list(_measured(session, "pooled", observer, train_pooled))
-    for client in range(session.config.data.partition.clients):
+    clients = session.config.data.partition.clients
+    arms: dict[str, Callable[[Session], None]] = {
+        "pooled": train_pooled,
+        "pooled, joined batches": partial(train_pooled, join_batches=True),
+        **{f"alone:client-{client:03d}": partial(train_alone, client=client) for client in range(clients)},
+    }
+    records: list[EvaluationRecord] = []
+    for scope, train in arms.items():
+        observer(Notice("comparison", f"training for comparison: {scope}"))
         session.load(start)
-        records += _measured(
-            session, f"alone:client-{client:03d}", observer, partial(train_alone, client=client)
-        )
-    last = store.last_round(run.id)
-    if last is not None:
-        store.put_evaluations(run.id, last, records)
+        train(session)
+        measured = records_of(session.evaluate(session.test[0]), scope)
+        store.put_evaluations(run.id, run.rounds, measured)
+        records += measured
     return records
 
 
-def train_pooled(session: Session, *, head_only: bool = False) -> None:
-    """Train on all clients' data from the session's state: the run's steps, the clients' batches joined.
+def train_pooled(session: Session, *, join_batches: bool = False, head_only: bool = False) -> None:
+    """Train on all clients' data from the session's state, with the number of steps of one client's run.
 
-    ``head_only`` leaves the adapters as they are.
+    ``join_batches`` gives each step the samples that all clients of a round see together, ``head_only``
+    leaves the adapters as they are.
     """
     section, rounds = session.config.training, session.config.rounds
     samples = session.pooled()
     together = rounds.cohort or session.config.data.partition.clients
     steps = rounds.total * local_steps(section, len(samples) // together)
-    joined = section.model_copy(update={"steps": steps, "batch_size": together * section.batch_size})
+    size = section.batch_size * (together if join_batches else 1)
+    changed = section.model_copy(update={"steps": steps, "batch_size": size})
     seed = generator(session.config.seed, "compare", "pooled")
-    session.fit(samples, generator=seed, section=joined, head_only=head_only)
+    session.fit(samples, generator=seed, section=changed, head_only=head_only)
 
 
 def train_alone(session: Session, client: int) -> None:
@@ -56,11 +64,3 @@ def train_alone(session: Session, client: int) -> None:
     steps = session.config.rounds.total * local_steps(section, len(samples))
     longer = section.model_copy(update={"steps": steps})
     session.fit(samples, generator=generator(session.config.seed, "compare", client), section=longer)
-
-
-def _measured(
-    session: Session, scope: str, observer: Observer, train: Callable[[Session], None]
-) -> tuple[EvaluationRecord, ...]:
-    observer(Notice("comparison", f"training for comparison: {scope}"))
-    train(session)
-    return records_of(session.evaluate(session.test[0]), scope)

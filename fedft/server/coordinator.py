@@ -139,6 +139,9 @@ class Coordinator:
     def _evaluate_before(self) -> tuple[EvaluationRecord, ...]:
         self.observe(PhaseStarted(0, "evaluation"))
         session = self.model.session
+        samples, report = session.test
+        if len(samples) < report.records:
+            self._notice("test-data", f"test records: {report}")
         return evaluate_centrally(session, session.base_state())
 
     def _round(self, number: int, before: Arrays, step: Step) -> Step:
@@ -188,6 +191,7 @@ class Coordinator:
             record = settle_update(answer, aggregator, self.book.max_reply_bytes)
             updates.append(record)
             self.observe(ClientAnswered(number, record))
+            self._note_data(number, record)
             if record.status in ("failed", "late"):
                 self._notice("client-failed", f"round {number}, {record.client}: {record.message}")
             item = delivery(answer, self.model.setup_digest)
@@ -195,6 +199,15 @@ class Coordinator:
                 deliveries.append(item)
                 self.delivered.add((item.client, item.setup_digest))
         return aggregator, sorted(updates, key=lambda record: record.client), deliveries
+
+    def _note_data(self, number: int, record: UpdateRecord) -> None:
+        """Say once what became of records that a client could not use as they are."""
+        counts = {
+            name.removeprefix("samples_"): n for name, n in record.metrics.items() if "samples_" in name
+        }
+        if counts and not self.participation.asked(record.client):
+            shown = ", ".join(f"{int(count)} {name}" for name, count in sorted(counts.items()))
+            self._notice("client-data", f"{record.client}: {shown} of its records")
 
     def _evaluations(self, number: int, state: Arrays, timer: PhaseTimer) -> tuple[EvaluationRecord, ...]:
         settings = self.config.evaluation

@@ -58,11 +58,6 @@ class Feed:
             for mailbox in self._mailboxes.get(run_id, []):
                 mailbox.put(None)
 
-    def active(self, run_id: str) -> bool:
-        """Whether the run is being carried on."""
-        with self._lock:
-            return run_id in self._current
-
     @contextmanager
     def mailbox(self, run_id: str) -> Iterator[Mailbox]:
         """Give a mailbox that gets what there is of the current round, then everything new."""

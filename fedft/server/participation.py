@@ -32,6 +32,10 @@ class Participation:
         """Return the verdict on each client's last update."""
         return dict(self._last)
 
+    def asked(self, client: str) -> bool:
+        """Whether the client was asked in any committed round."""
+        return client in self._last
+
     def took_part(self, client: str, number: int) -> bool:
         """Whether the client's update of round ``number`` counted, so that it holds that round's state."""
         last = self._last.get(client)

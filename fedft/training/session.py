@@ -185,6 +185,8 @@ class Session:
         parameters = self.adapters.named_trainable_parameters()
         head = [parameters[name] for name in self.adapters.extra_names]
         matrices = [value for name, value in parameters.items() if name not in self.adapters.extra_names]
+        for matrix in matrices:
+            matrix.requires_grad_(not head_only)
         return train_local(
             self.base.model,
             self.task,

@@ -17,7 +17,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 sys.path.insert(0, str(Path(__file__).parent))
 from tokenizer import build_tokenizer
 
-from fedft.data.word_problems import PLAIN, STORIES, Record, generate
+from fedft.data.word_problems import BARE, NOISY, STORIES, Record, generate
 
 SEED = 20
 MAX_LENGTH = 256
@@ -27,9 +27,11 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--bare-steps", type=int, default=1500)
+    parser.add_argument("--batch-size", type=int, default=192)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--checkpoint", type=Path, help="file to go on from after an interruption")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 
@@ -93,7 +95,7 @@ def exact_match(model: LlamaForCausalLM, samples: list[tuple[list[int], int]]) -
 
 def report(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> dict[str, float]:
     """Exact match of every family on problems of the test split."""
-    families = {**PLAIN, **STORIES}
+    families = {**BARE, **NOISY, **STORIES}
     return {
         name: exact_match(model, encode(generate({name: family}, "test", 200, SEED + 1), tokenizer))
         for name, family in families.items()
@@ -107,6 +109,25 @@ def rate(step: int, total: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
+def make_batches(step: int, options: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> list[Batch]:
+    """One step's samples, in parts of similar length: bare problems at first, all kinds later."""
+    families = BARE if step < options.bare_steps else {**BARE, **NOISY}
+    per_family = options.batch_size // len(families)
+    samples = encode(generate(families, "train", per_family, SEED * 1_000_000 + step), tokenizer)
+    size = len(samples) // 4
+    return [collate(samples[start : start + size]) for start in range(0, len(samples), size)]
+
+
+def _resume(checkpoint: Path | None, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> int:
+    """Load what an interrupted run left and return the next step; each step's data has its own seed."""
+    if checkpoint is None or not checkpoint.exists():
+        return 0
+    step, weights, moments = torch.load(checkpoint)
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+    return int(step)
+
+
 def train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     tokenizer = build_tokenizer(MAX_LENGTH)
@@ -115,13 +136,10 @@ def train(options: argparse.Namespace) -> None:
         model.parameters(), lr=options.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
     )
     started, running = time.monotonic(), 0.0
-    per_family = options.batch_size // len(PLAIN)
-    for step in range(options.steps):
+    for step in range(_resume(options.checkpoint, model, optimizer), options.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate(step, options.steps, options.learning_rate)
-        samples = encode(generate(PLAIN, "train", per_family, SEED * 1_000_000 + step), tokenizer)
-        half = len(samples) // 2
-        batches = [collate(samples[:half]), collate(samples[half:])]
+        batches = make_batches(step, options, tokenizer)
         tokens = sum(int((labels >= 0).sum()) for _, labels in batches)
         optimizer.zero_grad()
         for batch in batches:
@@ -133,6 +151,8 @@ def train(options: argparse.Namespace) -> None:
         if (step + 1) % 100 == 0:
             print(f"step {step + 1} loss {running / 100:.4f} {time.monotonic() - started:.0f} s", flush=True)
             running = 0.0
+        if options.checkpoint and (step + 1) % 100 == 0:
+            torch.save((step + 1, model.state_dict(), optimizer.state_dict()), options.checkpoint)
         if (step + 1) % 500 == 0 or step + 1 == options.steps:
             print(json.dumps(report(model, tokenizer)), flush=True)
             model.save_pretrained(options.out)

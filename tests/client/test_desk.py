@@ -58,7 +58,12 @@ class Worker:
     def __init__(self, reply: Reply) -> None:
         self.reply, self.asked, self.error = reply, 0, None
 
-    def start(self) -> None: ...
+    def start(self) -> None:
+        self.starts += not self.pid
+        self.pid = 1
+
+    def end(self) -> None:
+        self.pid = 0
 
     def ask(self, request: dict[str, Any], _seconds: float) -> dict[str, Any]:
         self.asked += 1
@@ -166,3 +171,25 @@ def test_an_instruction_larger_than_the_site_takes_is_not_fetched(bench: Bench) 
     bench.site = bench.site.model_copy(update={"limits": limits})
     assert bench.work() is None
     assert "FEDFT-7036" in bench.status.last_error
+
+
+def test_a_worker_without_memory_declines_and_is_replaced(bench: Bench) -> None:
+    update, bench.worker.reply = bench.worker.reply, Refusal(instruction().round, "FEDFT-7011", "no memory")
+    declined = bench.work()
+    assert isinstance(declined, Refusal)
+    assert declined.code == "FEDFT-7011"
+    assert (bench.worker.starts, bench.status.declined) == (2, 1)
+    bench.worker.reply = update
+    assert bench.work() == update
+    assert bench.worker.asked == 2
+
+
+def test_lack_of_memory_is_told_from_other_failures() -> None:
+    import torch
+
+    from fedft.client.memory import is_out_of_memory
+
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 EiB"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))

@@ -11,7 +11,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from fedft.data.readers import load_records
-from fedft.data.word_problems import PLAIN, STORIES, generate, split_of
+from fedft.data.word_problems import BARE, NOISY, STORIES, generate, split_of
 from fedft.errors import FedftError
 
 ANSWERS: dict[str, Callable[[list[int]], int]] = {
@@ -186,7 +186,7 @@ def test_demo_problems_are_right_and_no_test_problem_is_trained_on() -> None:
     assert not prompts[0] & prompts[2]
     assert not prompts[1] & prompts[2]
     assert {row["family"] for row in test} == set(STORIES)
-    assert not set(STORIES) & set(PLAIN)
+    assert not set(STORIES) & {*BARE, *NOISY}
     for row in test:
         numbers = [int(digits) for digits in re.findall(r"\d+", row["prompt"])]
         assert int(row["completion"]) == ANSWERS[row["family"]](numbers)
@@ -194,8 +194,14 @@ def test_demo_problems_are_right_and_no_test_problem_is_trained_on() -> None:
     assert all(split_of(row["prompt"]) == "test" for row in test)
 
 
-def test_every_plain_family_is_made() -> None:
-    assert {row["family"] for row in generate(PLAIN, "train", 2, 3)} == set(PLAIN)
+def test_what_the_model_was_trained_on_is_right_too() -> None:
+    records = generate({**BARE, **NOISY}, "train", 20, 3)
+    assert {row["family"] for row in records} == {*BARE, *NOISY}
+    for row in records:
+        numbers = [int(digits) for digits in re.findall(r"\d+", row["prompt"])]
+        operation = row["family"].removeprefix("noisy ")
+        wanted = {"plus": sum, "max": max, "min": min, "minus": lambda n: max(n) - min(n)}[operation]
+        assert int(row["completion"]) == wanted(numbers)
 
 
 @pytest.mark.data

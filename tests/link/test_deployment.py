@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fedft.cli.main import app
 from fedft.client.answer import process_worker
 from tests.deployment import Deployment
 from tests.federation import run_inline, tiny_config
@@ -42,3 +45,39 @@ def test_the_link_ends_with_the_digest_of_the_simulation_and_loads_each_model_on
             loads[update["client"]] += update["metrics"]["model_loads"]
     assert loads == {"client-000": 0.0, "client-001": 0.0, "client-002": 0.0}
     assert [deployment.status(name).worker_starts for name in deployment.names] == [1, 1, 1]
+
+
+def test_a_site_trains_on_its_own_records_under_their_own_names(deployment: Deployment, folder: Path) -> None:
+    own = folder / "own.jsonl"
+    rows = [{"sum": f"{a}+{a}=", "result": f" {2 * a}", "kind": "a"} for a in range(20)]
+    own.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    site = deployment.site("client-002")
+    head = site.read_text().partition("[data]")[0]
+    fields = '[data.fields]\nprompt = "sum"\ncompletion = "result"\n'
+    site.write_text(f'{head}[data]\ntrain = "{own}"\n{fields}')
+    deployment.daemons["client-002"].terminate()
+    deployment.start_site("client-002")
+    deployment.wait_connected("client-002")
+
+    found = deployment.wait_complete(deployment.start_run(tiny_config(folder, **{"rounds.total": 1})))
+
+    examples = {update["client"]: update["num_examples"] for update in found["committed"][1]["updates"]}
+    assert examples == {"client-000": 30, "client-001": 30, "client-002": 20}
+
+
+def test_the_operator_watches_a_run_to_its_end_and_fetches_its_adapter(
+    deployment: Deployment, folder: Path
+) -> None:
+    run = deployment.start_run(tiny_config(folder, **{"rounds.total": 2}))
+    admin = ["admin", "--admin", str(deployment.settings.folder / "admin")]
+
+    watched = CliRunner().invoke(app, [*admin, "runs", "watch", run, "--json"])
+    exported = CliRunner().invoke(app, [*admin, "export", "peft", run, str(folder / "adapter")])
+
+    lines = [json.loads(line) for line in watched.stdout.splitlines()]
+    assert [line["record"]["round"] for line in lines if line.get("event") == "round_committed"] == [0, 1, 2]
+    assert lines[-1]["state"] == "completed"
+    assert (watched.exit_code, exported.exit_code) == (0, 0), exported.output
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= {
+        path.name for path in (folder / "adapter").iterdir()
+    }

@@ -10,6 +10,8 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
 )
@@ -54,3 +56,21 @@ def bert(tokenizer: Any) -> BertForSequenceClassification:
             initializer_range=0.3,
         )
         return BertForSequenceClassification(config).eval()
+
+
+@pytest.fixture
+def gpt2(tokenizer: Any) -> GPT2LMHeadModel:
+    """A model whose positions are absolute, unlike Llama's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        config = GPT2Config(
+            vocab_size=len(tokenizer),
+            n_embd=32,
+            n_layer=2,
+            n_head=2,
+            n_positions=64,
+            initializer_range=0.3,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+        return GPT2LMHeadModel(config).eval()
