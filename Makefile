@@ -1,6 +1,7 @@
 # make demo    sets everything up and runs a federation
 # make test    sets everything up and runs lint, types and tests
 # make proto   regenerates fedft/wire/v1 from proto/
+# make deploy-demo   a server, three sites and an operator as real processes over mutual TLS
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,10 +17,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo test lint install proto minilm flwr126 clean
+.PHONY: demo deploy-demo test lint install proto minilm flwr126 clean
 
 demo: $(INSTALLED)
 	$(BIN)/fedft demo
+
+deploy-demo: $(INSTALLED)
+	$(BIN)/python deploy/demo.py
 
 test: lint $(INSTALLED126) $(MINILM)
 	PYTHONPATH=$(CURDIR)/$(MINILM) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import fedft.link  # noqa: F401  - its settings must stand before any test uses gRPC
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

@@ -55,7 +55,7 @@ def init(
         print(text, end="")
         return
     _write(path, text, force)
-    console().print(f"wrote [bold]{path}[/]; edit it, then: fedft config validate {path}")
+    console().print(f"wrote [bold]{path}[/]; edit it, then: fedft config validate {path}", soft_wrap=True)
 
 
 @commands.command(

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-# gRPC's Python API cannot name a TLS version. All our keys are elliptic-curve keys, so allowing only an RSA
-# suite for TLS 1.2 (the list does not govern 1.3) leaves every 1.2 handshake without a shared cipher.
-os.environ.setdefault("GRPC_SSL_CIPHER_SUITES", "ECDHE-RSA-AES128-GCM-SHA256")
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 from cryptography import x509

@@ -173,7 +173,7 @@ def test_a_second_daemon_with_the_same_identity_ends_with_its_code(
     stolen = deployment.start_site_from("copy", copy)
     assert stolen.popen.wait(120) != 0
     assert "FEDFT-7034" in stolen.log.read_text()
-    incidents = deployment.call("ReadIncidents")["incidents"]
+    incidents = deployment.call("ReadIncidents", pb.IncidentsRequest(last=50))["incidents"]
     assert ("client-000", "FEDFT-7034") in {(item["member"], item["code"]) for item in incidents}
     assert deployment.daemons["client-000"].alive
 

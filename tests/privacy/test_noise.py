@@ -1,5 +1,8 @@
+import importlib
+import inspect
 import multiprocessing
 import os
+import pkgutil
 import random
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
+import fedft.privacy
 from fedft.privacy import noise
 from fedft.privacy.noise import SecureNoise, add_gaussian
 from tests.privacy.sources import NoNoise
@@ -127,3 +131,14 @@ def test_noised_values_have_the_asked_spread() -> None:
     noised = add_gaussian(torch.full((200_000,), 7.0, dtype=torch.float64), 2.5, SecureNoise())
 
     assert stats.kstest((noised.numpy() - 7.0) / 2.5, "norm").pvalue > 1e-6
+
+
+def test_the_package_holds_no_other_source_of_noise() -> None:
+    found = set()
+    for module in pkgutil.walk_packages(fedft.privacy.__path__, "fedft.privacy."):
+        for name, kind in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if kind.__module__ == module.name and hasattr(kind, "normal"):
+                found.add(name)
+
+    # The audit silences the noise of its own engines to look at what is noised; it releases nothing.
+    assert found == {"NoiseSource", "SecureNoise", "_Silence"}
