@@ -90,7 +90,7 @@ BARE: Mapping[str, Family] = {
     "max": _chosen("max {a} {b} {c}=", max),
     "min": _chosen("min {a} {b} {c}=", min),
 }
-"""Four operations without a word; the demo model learned these first."""
+"""Four operations without a word, which the demo model was trained on."""
 
 NOISY: Mapping[str, Family] = {
     "noisy plus": _noisy("plus", 2, sum),
@@ -98,7 +98,7 @@ NOISY: Mapping[str, Family] = {
     "noisy max": _noisy("max", 3, max),
     "noisy min": _noisy("min", 3, min),
 }
-"""The same among words that mean nothing; the demo model learned these next."""
+"""The same among words that mean nothing, which the demo model was trained on too."""
 
 STORIES: Mapping[str, Family] = {
     "age": _difference("{name} is {a}. A cousin is {b}. Age gap?"),

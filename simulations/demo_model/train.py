@@ -27,9 +27,8 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--bare-steps", type=int, default=1500)
-    parser.add_argument("--batch-size", type=int, default=192)
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--checkpoint", type=Path, help="file to go on from after an interruption")
     parser.add_argument("--threads", type=int, default=1)
@@ -109,13 +108,13 @@ def rate(step: int, total: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def make_batches(step: int, options: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) -> list[Batch]:
-    """One step's samples, in parts of similar length: bare problems at first, all kinds later."""
-    families = BARE if step < options.bare_steps else {**BARE, **NOISY}
-    per_family = options.batch_size // len(families)
+def make_batches(step: int, batch_size: int, tokenizer: PreTrainedTokenizerFast) -> list[Batch]:
+    """One step's samples, the short and the long ones apart."""
+    families = {**BARE, **NOISY}
+    per_family = batch_size // len(families)
     samples = encode(generate(families, "train", per_family, SEED * 1_000_000 + step), tokenizer)
-    size = len(samples) // 4
-    return [collate(samples[start : start + size]) for start in range(0, len(samples), size)]
+    half = len(samples) // 2
+    return [collate(samples[:half]), collate(samples[half:])]
 
 
 def _resume(checkpoint: Path | None, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> int:
@@ -139,7 +138,7 @@ def train(options: argparse.Namespace) -> None:
     for step in range(_resume(options.checkpoint, model, optimizer), options.steps):
         for group in optimizer.param_groups:
             group["lr"] = rate(step, options.steps, options.learning_rate)
-        batches = make_batches(step, options, tokenizer)
+        batches = make_batches(step, options.batch_size, tokenizer)
         tokens = sum(int((labels >= 0).sum()) for _, labels in batches)
         optimizer.zero_grad()
         for batch in batches:
