@@ -67,9 +67,14 @@ class Process:
         os.kill(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
 
-    def terminate(self, seconds: float = 20.0) -> int:
+    def terminate(self, seconds: float = 40.0) -> int:
         self.popen.terminate()
-        return self.popen.wait(seconds)
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.popen.send_signal(signal.SIGUSR1)  # prints where every thread stands
+            time.sleep(1.0)
+            raise TimeoutError(f"does not end: {self.log.read_text()[-8000:]}") from None
 
     def end(self) -> None:
         if self.alive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,21 @@ class Desk:
         self._journal, self._status = journal, status
         self._key, self._server_key = signing_key, server_key
         self._cache = site.path(site.cache)
+        self._lock = threading.Lock()
+        self._at_work = ""
+        self._withdrawn: set[str] = set()
+
+    def withdraw(self, message_id: str) -> None:
+        """Drop an instruction that nobody waits for, from any thread; a worker busy with it is ended."""
+        with self._lock:
+            self._withdrawn.add(message_id)
+            if self._at_work == message_id:
+                self._worker.kill()
 
     def work(self, work: Work) -> None:
         """Answer one instruction; errors go to the log and the status."""
-        if work.remaining <= 0:
+        if work.remaining <= 0 or work.message_id in self._withdrawn:
+            self._withdrawn.discard(work.message_id)
             return
         try:
             path = self._fetch(work)
@@ -133,9 +145,14 @@ class Desk:
             "reply": str(reply),
         }
         start = time.monotonic()
+        with self._lock:
+            self._at_work = work.message_id
         try:
             answer = self._worker.ask(request, max(work.remaining, 0.0) + self._site.limits.grace_seconds)
         finally:
+            with self._lock:
+                self._at_work = ""
+                self._withdrawn.discard(work.message_id)
             self._worker.start()  # a dead one is replaced now, not when the next round waits for it
         if "failed" in answer:
             raise FedftError("FEDFT-7055", f"the worker cannot use the disk: {answer['failed']}")

@@ -57,6 +57,7 @@ class Worker:
 
     def __init__(self, reply: Reply) -> None:
         self.reply, self.asked, self.error = reply, 0, None
+        self.during, self.withdraws = lambda _message_id: None, ""
 
     def start(self) -> None:
         self.starts += not self.pid
@@ -65,8 +66,14 @@ class Worker:
     def end(self) -> None:
         self.pid = 0
 
+    kill = end
+
     def ask(self, request: dict[str, Any], _seconds: float) -> dict[str, Any]:
         self.asked += 1
+        if self.withdraws:
+            self.during(self.withdraws)
+            if not self.pid:
+                raise FedftError("FEDFT-7040", "killed")
         if self.error is not None:
             raise self.error
         Path(request["reply"]).write_bytes(seal(encode_reply(self.reply)))
@@ -85,6 +92,7 @@ class Bench:
         )
         self.status = Status("a", "h:1")
         self.journal = Journal(folder / "state" / "journal")
+        self.withdrawn: str = ""
 
     def work(
         self, asked: Instruction | None = None, *, key: Ed25519PrivateKey | None = SERVER_KEY
@@ -102,6 +110,9 @@ class Bench:
             signing_key=SITE_KEY,
             server_key=SERVER_KEY.public_key(),
         )
+        if self.withdrawn:
+            desk.withdraw(self.withdrawn)
+        self.worker.during = desk.withdraw
         desk.work(Work("m", "train", "1", digest, len(self.link.envelope), time.monotonic() + 60))
         sent = self.link.sent[before:]
         if not sent:
@@ -193,3 +204,18 @@ def test_lack_of_memory_is_told_from_other_failures() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 EiB"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_an_instruction_that_was_withdrawn_is_not_worked_on(bench: Bench) -> None:
+    bench.withdrawn = "m"
+    assert bench.work() is None
+    assert bench.worker.asked == 0
+
+
+def test_a_worker_busy_with_a_withdrawn_instruction_is_ended_and_with_another_is_not(bench: Bench) -> None:
+    bench.worker.withdraws = "another"
+    assert bench.work() == bench.worker.reply
+    bench.worker.withdraws = "m"
+    declined = bench.work(instruction(2))
+    assert isinstance(declined, Refusal)
+    assert (bench.worker.starts, bench.worker.pid) == (2, 1)
