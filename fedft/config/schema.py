@@ -33,6 +33,10 @@ class ModelSection(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="dtype of the frozen weights and of the arithmetic; R stays float32"
     )
+    quant: Literal["none", "nf4"] = Field(
+        "none",
+        description="storage of the linear layers' frozen weights; nf4: 4 bits, quantised while loading",
+    )
     chat_template: str = Field("", description="Jinja chat template that replaces the tokenizer's own")
 
 
