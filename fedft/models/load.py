@@ -27,7 +27,7 @@ class BaseModel:
     """A frozen base.
 
     Attributes:
-        model: on the CPU, in evaluation mode (no dropout), no parameter requiring a gradient.
+        model: on ``model.device``, in evaluation mode (no dropout), no parameter requiring a gradient.
         tokenizer: with a padding token.
         digest: SHA-256 of the weights, as stored in memory (NF4 bytes when quantised), without the head: what
             all clients must agree on.
@@ -55,12 +55,12 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
     Raises:
         FedftError: FEDFT-2001 no such model, FEDFT-2002 the files or the hub failed, FEDFT-2003 the
             checkpoint lacks weights of the base, FEDFT-2004 no usable padding or end token, FEDFT-2005 the
-            weights are stored in 4 bits and model.quant does not say so; with quant = "nf4" also what
-            ``fedft.quant`` raises.
+            weights are stored in 4 bits and model.quant does not say so, FEDFT-2006 no such device; with
+            quant = "nf4" also what ``fedft.quant`` raises.
 
     """
     global _loads
-    place = resolve_source(model.source)
+    place, device = resolve_source(model.source), _device(model)
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
             loaded, missing = (
@@ -79,7 +79,18 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
     loaded.eval()
     _set_padding(loaded, tokenizer)
     _loads += 1
-    return BaseModel(loaded, tokenizer, weights_digest(loaded, head), head)
+    digest = weights_digest(loaded, head)
+    return BaseModel(loaded.to(device), tokenizer, digest, head)
+
+
+def _device(model: ModelSection) -> torch.device:
+    if model.device == "cuda" and not torch.cuda.is_available():
+        raise FedftError(
+            "FEDFT-2006",
+            "model.device is 'cuda', and torch finds no CUDA device here",
+            hint='set model.device = "cpu"; a site can set its own in site.toml',
+        )
+    return torch.device(model.device)
 
 
 @contextmanager
