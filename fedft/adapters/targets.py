@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedft.adapters import frozen
 from fedft.errors import FedftError
@@ -65,20 +65,24 @@ def resolve_targets(model: nn.Module, patterns: Sequence[str] | Literal["auto"])
 
 def refuse_tied(model: nn.Module, targets: Sequence[str]) -> None:
     """Raise FEDFT-2113 when a target's weight is used under any other name in the model."""
-    # data_ptr also finds what shares memory without being the same Parameter, such as a transposed view.
-    owners: dict[int, set[str]] = {}
+    owners: dict[tuple[int, int], set[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.numel():
-            owners.setdefault(parameter.data_ptr(), set()).add(name)
+            owners.setdefault(_place(parameter), set()).add(name)
     for target in targets:
         for name, parameter in model.get_submodule(target).named_parameters():
-            tied = sorted(owners[parameter.data_ptr()] - {f"{target}.{name}"})
+            tied = sorted(owners[_place(parameter)] - {f"{target}.{name}"})
             if tied:
                 raise FedftError(
                     "FEDFT-2113",
                     f"target {target} shares its {name} with {tied[0]}: adapting one would change both",
                     hint="leave it out of the targets",
                 )
+
+
+def _place(parameter: Tensor) -> tuple[int, int]:
+    """Where it lies: also for what shares memory without being the same Parameter, and without memory."""
+    return parameter.untyped_storage()._cdata, int(parameter.storage_offset())
 
 
 def head_parameters(model: nn.Module) -> list[str]:

@@ -9,7 +9,19 @@ import typer
 from typer.core import TyperGroup
 
 import fedft
-from fedft.cli import admin, client, codec, config, export, report, runs, server, simulate
+from fedft.cli import (
+    admin,
+    client,
+    codec,
+    config,
+    doctor,
+    export,
+    quantise,
+    report,
+    runs,
+    server,
+    simulate,
+)
 from fedft.cli.arguments import examples
 from fedft.cli.output import INTERRUPTED, error_console, exit_code, print_error
 from fedft.errors import FedftError
@@ -78,6 +90,8 @@ config.register(app)
 server.register(app)
 client.register(app)
 admin.register(app)
+quantise.register(app)
+doctor.register(app)
 
 
 def main() -> None:

@@ -139,8 +139,15 @@ def _model(site: SiteConfig) -> str:
     from fedft.config.load import check
     from fedft.models.load import load_base
 
-    config = site.localise(check({}))
+    config = site.localise(check({"model": {"quant": _stored(site.model.source)}}))
     return f"{site.model.source}, digest {load_base(config.model, config.task, config.seed).digest[:16]}…"
+
+
+def _stored(source: str) -> str:
+    from fedft.models.sources import resolve_source
+    from fedft.quant import is_quantised
+
+    return "nf4" if is_quantised(Path(resolve_source(source))) else "none"
 
 
 def _policy(site: SiteConfig) -> str:

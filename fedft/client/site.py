@@ -37,6 +37,9 @@ class SiteModelSection(Section):
         "", description="folder, hub id or package; empty: what the run's configuration names"
     )
     revision: str = Field("", description="hub revision; empty: what the run's configuration names")
+    device: Literal["", "cpu", "cuda"] = Field(
+        "", description="where the model is kept and computed; empty: what the run's configuration names"
+    )
 
 
 class SiteDataSection(Section):

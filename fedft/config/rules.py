@@ -29,10 +29,20 @@ class ContradictionError(ValueError):
 
 def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     """Yield everything in which a configuration contradicts itself."""
+    yield from _model(config)
     yield from _training(config)
     yield from _rounds(config)
     yield from _data(config)
     yield from _evaluation(config)
+
+
+def _model(config: RunConfig) -> Iterator[Contradiction]:
+    if config.model.quant != "none" and config.adapter.initialiser == "pissa":
+        yield Contradiction(
+            "adapter.initialiser",
+            f"pissa changes the base weights, which {config.model.quant} cannot take; use another",
+            ("model.quant",),
+        )
 
 
 def _training(config: RunConfig) -> Iterator[Contradiction]:

@@ -33,6 +33,11 @@ class ModelSection(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="dtype of the frozen weights and of the arithmetic; R stays float32"
     )
+    device: Literal["cpu", "cuda"] = Field("cpu", description="where the model is kept and computed")
+    quant: Literal["none", "nf4"] = Field(
+        "none",
+        description="storage of the linear layers' frozen weights; nf4: 4 bits, quantised while loading",
+    )
     chat_template: str = Field("", description="Jinja chat template that replaces the tokenizer's own")
 
 
@@ -113,6 +118,9 @@ class AdapterSection(Section):
 class TrainingSection(Section):
     """Local training of one client in one round."""
 
+    optimizer: Literal["adamw", "adamw8bit", "paged-adamw8bit"] = Field(
+        "adamw", description="8bit: bitsandbytes keeps AdamW's state in 8 bits; needs model.device = cuda"
+    )
     learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
     head_learning_rate: float = Field(0.0, ge=0, description="learning rate of the head; 0: the same")
     steps: int = Field(0, ge=0, description="optimiser steps a round; 0: epochs decides")

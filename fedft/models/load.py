@@ -13,6 +13,7 @@ from torch import nn
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import FedftError
 from fedft.models.digest import weights_digest
+from fedft.models.quantised import class_and_changes, load_nf4, refuse_quantised
 from fedft.models.sources import resolve_source
 
 Tokenizer = Any
@@ -26,9 +27,10 @@ class BaseModel:
     """A frozen base.
 
     Attributes:
-        model: on the CPU, in evaluation mode (no dropout), no parameter requiring a gradient.
+        model: on ``model.device``, in evaluation mode (no dropout), no parameter requiring a gradient.
         tokenizer: with a padding token.
-        digest: SHA-256 of the weights without the head: what all clients must agree on.
+        digest: SHA-256 of the weights, as stored in memory (NF4 bytes when quantised), without the head: what
+            all clients must agree on.
         head: names of the classification head's parameters; empty for a causal LM.
 
     """
@@ -52,14 +54,18 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
 
     Raises:
         FedftError: FEDFT-2001 no such model, FEDFT-2002 the files or the hub failed, FEDFT-2003 the
-            checkpoint lacks weights of the base, FEDFT-2004 no usable padding or end token.
+            checkpoint lacks weights of the base, FEDFT-2004 no usable padding or end token, FEDFT-2005 the
+            weights are stored in 4 bits and model.quant does not say so, FEDFT-2006 no such device; with
+            quant = "nf4" also what ``fedft.quant`` raises.
 
     """
     global _loads
-    place = resolve_source(model.source)
+    place, device = resolve_source(model.source), _device(model)
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
-            loaded, info = _load_weights(place, model, task)
+            loaded, missing = (
+                load_nf4(place, model, task) if model.quant == "nf4" else _load(place, model, task)
+            )
         tokenizer = _load_tokenizer(place, model)
     except (OSError, ValueError, RuntimeError) as error:
         raise FedftError(
@@ -68,12 +74,23 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
             hint="without network, download it elsewhere and name its folder in model.source",
         ) from error
     head = _head_names(loaded, task)
-    _fill_missing(loaded, _missing(info), head, seed)
+    _fill_missing(loaded, missing, head, seed)
     loaded.requires_grad_(False)
     loaded.eval()
     _set_padding(loaded, tokenizer)
     _loads += 1
-    return BaseModel(loaded, tokenizer, weights_digest(loaded, head), head)
+    digest = weights_digest(loaded, head)
+    return BaseModel(loaded.to(device), tokenizer, digest, head)
+
+
+def _device(model: ModelSection) -> torch.device:
+    if model.device == "cuda" and not torch.cuda.is_available():
+        raise FedftError(
+            "FEDFT-2006",
+            "model.device is 'cuda', and torch finds no CUDA device here",
+            hint='set model.device = "cpu"; a site can set its own in site.toml',
+        )
+    return torch.device(model.device)
 
 
 @contextmanager
@@ -92,23 +109,19 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _load_weights(place: str, model: ModelSection, task: TaskSection) -> tuple[Any, dict[str, Any]]:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    options: dict[str, Any] = {"dtype": getattr(torch, model.dtype), "output_loading_info": True}
+def _load(place: str, model: ModelSection, task: TaskSection) -> tuple[Any, list[str]]:
+    """Return the model and the parameters that the checkpoint did not fill: absent, or of another shape."""
+    refuse_quantised(place, model)
+    auto_class, changes = class_and_changes(task)
+    options: dict[str, Any] = {"dtype": getattr(torch, model.dtype), "output_loading_info": True, **changes}
     if model.revision:
         options["revision"] = model.revision
-    if task.kind == "causal-lm":
-        return AutoModelForCausalLM.from_pretrained(place, **options)  # type: ignore[no-any-return]
-    names = dict(enumerate(task.labels))
-    return AutoModelForSequenceClassification.from_pretrained(  # type: ignore[no-any-return]
-        place,
-        num_labels=len(task.labels),
-        id2label=names,
-        label2id={name: index for index, name in names.items()},
-        ignore_mismatched_sizes=True,  # a head for other classes; a base that does not fit is refused below
-        **options,
-    )
+    if task.kind != "causal-lm":
+        # A head for other classes; a base that does not fit is refused below.
+        options["ignore_mismatched_sizes"] = True
+    loaded, info = auto_class.from_pretrained(place, **options)
+    mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
+    return loaded, sorted({*info["missing_keys"], *mismatched})
 
 
 def _load_tokenizer(place: str, model: ModelSection) -> Tokenizer:
@@ -126,12 +139,6 @@ def _head_names(model: Any, task: TaskSection) -> tuple[str, ...]:
         return ()
     backbone = f"{model.base_model_prefix}."
     return tuple(name for name, _ in model.named_parameters() if not name.startswith(backbone))
-
-
-def _missing(info: dict[str, Any]) -> list[str]:
-    """Parameters that the checkpoint did not fill: absent there, or of another shape."""
-    mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
-    return sorted({*info["missing_keys"], *mismatched})
 
 
 def _fill_missing(model: nn.Module, missing: list[str], head: tuple[str, ...], seed: int) -> None:

@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -163,3 +164,8 @@ def _call(command: list[str]) -> None:
             (line for line in result.stderr.splitlines() if "error" in line.lower()), result.stderr[:200]
         )
         raise BuildError(f"{command[0]} failed: {first.strip()}")
+
+
+if __name__ == "__main__":
+    # For the CMake project: python -I fedft/quant/build.py cpu
+    print(build_id(sys.argv[1]))

@@ -13,6 +13,7 @@ from torch import nn
 from fedft.config.schema import TrainingSection
 from fedft.data.samples import CausalSample, ClassSample
 from fedft.errors import FedftError
+from fedft.training.optimizer import adamw_class
 from fedft.training.schedule import local_steps, rate_factor
 from fedft.training.task import Task, batches_by_length, device_of, to_device
 
@@ -96,7 +97,7 @@ def _optimizer(
 ) -> torch.optim.AdamW:
     rate = section.learning_rate
     groups = [(adapters, rate), (head, section.head_learning_rate or rate)]
-    return torch.optim.AdamW(
+    return adamw_class(section.optimizer, (*adapters, *head)[0].device)(
         [{"params": list(parameters), "lr": lr} for parameters, lr in groups if parameters],
         betas=(section.beta1, section.beta2),
         weight_decay=section.weight_decay,

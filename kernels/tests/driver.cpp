@@ -132,6 +132,6 @@ int main() {
     for (int8_t& each : t) each = static_cast<int8_t>(static_cast<int>(random_bits() % 3) - 1);
     for_each_tier(n, "ternary", [&](int tier) { return ternary(t, tier); });
   }
-  printf("%d failures, tiers 0 to %d\n", failures, fedft_cpu_best_tier());
+  printf("%d failures, tiers 0 to %d, sources %s\n", failures, fedft_cpu_best_tier(), fedft_build_id());
   return failures != 0;
 }

@@ -27,6 +27,7 @@ def test_gsm8k_on_the_demo_model(data_dir: Path) -> None:
     overrides = {
         "model.source": "demo",
         "model.dtype": "float32",
+        "model.device": "cpu",
         "task.max_length": 450,
         "task.max_new_tokens": 4,
         "data.train": str(data_dir / "gsm8k" / "train.jsonl"),

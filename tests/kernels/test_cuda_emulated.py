@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 import itertools
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from fedft.errors import FedftError
-from fedft.quant import build, reference
+from fedft.quant import reference
 from fedft.quant.codebook import nested_map
-from fedft.quant.cuda_library import _UNSUPPORTED, CudaLibrary
+from tests.kernels.emulated import Emulated, needs_compiler
 
-pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 
-KERNELS = Path(__file__).parents[2] / "kernels"
 TOLERANCE = {torch.bfloat16: 4e-3, torch.float16: 1e-3, torch.float32: 1e-5}
 HALVES = [torch.bfloat16, torch.float16]
-
-
-class Emulated(CudaLibrary):
-    """The same calls on CPU tensors."""
-
-    def _call(self, name: str, first: Tensor, *rest: object) -> bool:
-        arguments = [a.data_ptr() if isinstance(a, Tensor) else a for a in (first, *rest)]
-        status = getattr(self._c, name)(*arguments, None)
-        if status not in (0, _UNSUPPORTED):
-            raise FedftError("FEDFT-9004", f"{name}: status {status}")
-        return bool(status == 0)
-
-
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Emulated:
-    library = tmp_path_factory.mktemp("emulated") / "libfedft_emulated.so"
-    files = sorted(str(path) for path in (build.sources() / "cuda").glob("*.cu"))
-    flags = [
-        "-std=c++17",
-        "-O1",
-        "-fPIC",
-        "-shared",
-        "-ffp-contract=off",
-        "-DFEDFT_EMULATE",
-        "-Wno-unknown-pragmas",
-    ]
-    include = ["-I", str(KERNELS / "tests")]
-    subprocess.run(["c++", *flags, *include, "-x", "c++", *files, "-o", library], check=True)
-    return Emulated(library)
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fedft.quant import build
+
 KERNELS = Path(__file__).parents[2] / "kernels"
 TOOLS = ("cmake", "ninja", "c++")
 
@@ -22,8 +24,9 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def test_the_driver_runs_clean(tmp_path: Path) -> None:
     configured = run("cmake", "-S", KERNELS, "-B", tmp_path, "-G", "Ninja", "-DFEDFT_SANITIZE=ON")
     assert configured.returncode == 0, configured.stderr
-    built = run("cmake", "--build", tmp_path)
+    built = run("cmake", "--build", tmp_path, "--target", "driver")
     assert built.returncode == 0, built.stdout
     result = run(tmp_path / "driver")
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("0 failures")
+    assert build.build_id("cpu") in result.stdout

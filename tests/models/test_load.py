@@ -205,3 +205,9 @@ def test_minilm_is_the_published_encoder(minilm: str) -> None:
     assert hashlib.sha256(file.read_bytes()).hexdigest() == published
     base = load_base(ModelSection(source=minilm), CLASSES, 1)
     assert base.head == ("classifier.weight", "classifier.bias")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_refused(llama: str) -> None:
+    with pytest.raises(FedftError, match=r"FEDFT-2006.*no CUDA device"):
+        load_base(ModelSection(source=llama, device="cuda"), CAUSAL, 1)

@@ -12,6 +12,8 @@
 constexpr int64_t kBlock = 64;    // weights per absmax
 constexpr int64_t kNested = 256;  // absmax values per second-level absmax
 
+static constexpr int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
+
 struct Tier {
   // Returns false when a value is not finite.
   bool (*quantize)(const void* w, int dtype, int64_t blocks, uint8_t* q, float* absmax);
@@ -26,6 +28,8 @@ struct Tier {
   void (*add_f32)(const uint8_t* pos, const uint8_t* neg, int64_t bytes, float scale, float* sum);
   void (*add_i64)(const uint8_t* pos, const uint8_t* neg, int64_t bytes, int64_t weight, int64_t* sum);
 };
+
+const Tier& tier();  // the one in use
 
 extern const Tier kScalarTier;
 #if defined(__x86_64__)

@@ -1,7 +1,5 @@
-// The C interface: arguments, the choice of instruction set, threads, and the tails of partial blocks.
+// NF4: arguments, threads, the tails of partial blocks, and the second quantisation.
 #include <math.h>
-
-#include <atomic>
 
 #include "codebook.h"
 #include "convert.h"
@@ -12,42 +10,6 @@ namespace {
 
 constexpr int64_t kChunk = kNested * kBlock;        // weights handled at a time by one thread
 constexpr int64_t kStreamBytes = int64_t{24} << 20;  // outputs beyond this bypass the caches
-
-int detect() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
-  const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  const bool bf16 = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
-  if (!avx2) return FEDFT_TIER_SCALAR;
-  if (!avx512) return FEDFT_TIER_AVX2;
-  return bf16 ? FEDFT_TIER_AVX512_BF16 : FEDFT_TIER_AVX512;
-#else
-  return FEDFT_TIER_SCALAR;
-#endif
-}
-
-const int kBestTier = detect();
-std::atomic<int> forced{-1};
-
-int current_tier() {
-  const int tier = forced.load(std::memory_order_relaxed);
-  return tier < 0 ? kBestTier : tier;
-}
-
-const Tier& tier() {
-  switch (current_tier()) {
-#if defined(__x86_64__)
-    case FEDFT_TIER_AVX512_BF16: return kAvx512Bf16Tier;
-    case FEDFT_TIER_AVX512: return kAvx512Tier;
-    case FEDFT_TIER_AVX2: return kAvx2Tier;
-#endif
-    default: return kScalarTier;
-  }
-}
-
-int64_t ceil_div(int64_t a, int64_t b) { return a / b + (a % b != 0); }
 
 int64_t width(int dtype) { return dtype == FEDFT_F32 ? 4 : 2; }
 
@@ -147,34 +109,7 @@ void nest_block(const float* absmax, int64_t count, const float* mid, float offs
   *absmax2 = count == kNested ? scale : divisor;
 }
 
-// Where the second half of a byte that n cuts lies beyond the vector, its bits are zero.
-uint8_t keep(int64_t n) { return static_cast<uint8_t>(n % 8 == 0 ? 0xff : (1 << (n % 8)) - 1); }
-
 }  // namespace
-
-#ifndef FEDFT_BUILD_ID
-#define FEDFT_BUILD_ID ""
-#endif
-
-int fedft_abi_version(void) { return FEDFT_ABI_VERSION; }
-const char* fedft_build_id(void) { return FEDFT_BUILD_ID; }
-int fedft_cpu_tier(void) { return current_tier(); }
-int fedft_cpu_best_tier(void) { return kBestTier; }
-
-int fedft_cpu_set_tier(int tier) {
-  if (tier < -1 || tier > FEDFT_TIER_AVX512_BF16) return FEDFT_BAD_ARGUMENT;
-  if (tier > kBestTier) return FEDFT_UNSUPPORTED;
-  forced.store(tier, std::memory_order_relaxed);
-  return FEDFT_OK;
-}
-
-int fedft_cpu_openmp(void) {
-#if defined(_OPENMP)
-  return 1;
-#else
-  return 0;
-#endif
-}
 
 int fedft_nf4_quantize(const void* w, int dtype, int64_t n, uint8_t* q, float* absmax, int threads) {
   if (n < 0 || !known(dtype) || (n > 0 && (!w || !q || !absmax))) return FEDFT_BAD_ARGUMENT;
@@ -231,72 +166,5 @@ int fedft_nf4_dequantize(const uint8_t* q, const uint8_t* q8, const float* code,
       dequantize_tail(q + (start + blocks * kBlock) / 2, scale[index ? index[blocks] : blocks], tail,
                       to + blocks * kBlock * width(dtype), dtype);
   }
-  return FEDFT_OK;
-}
-
-int fedft_ternary_pack(const void* x, int is_float, int64_t n, uint8_t* pos, uint8_t* neg) {
-  if (n < 0 || (n > 0 && (!x || !pos || !neg))) return FEDFT_BAD_ARGUMENT;
-  const int64_t bytes = n / 8, rest = n % 8;
-  if (is_float)
-    tier().pack_f32(static_cast<const float*>(x), bytes, pos, neg);
-  else
-    tier().pack_i8(static_cast<const int8_t*>(x), bytes, pos, neg);
-  if (rest == 0) return FEDFT_OK;
-  float last[8] = {};
-  for (int64_t i = 0; i < rest; ++i)
-    last[i] = is_float ? static_cast<const float*>(x)[bytes * 8 + i] : static_cast<const int8_t*>(x)[bytes * 8 + i];
-  kScalarTier.pack_f32(last, 1, pos + bytes, neg + bytes);
-  return FEDFT_OK;
-}
-
-int fedft_ternary_unpack_i8(const uint8_t* pos, const uint8_t* neg, int64_t n, int8_t* out) {
-  if (n < 0 || (n > 0 && (!pos || !neg || !out))) return FEDFT_BAD_ARGUMENT;
-  const int64_t bytes = n / 8;
-  tier().unpack_i8(pos, neg, bytes, out);
-  int8_t last[8];
-  if (n % 8) kScalarTier.unpack_i8(pos + bytes, neg + bytes, 1, last);
-  for (int64_t i = 0; i < n % 8; ++i) out[bytes * 8 + i] = last[i];
-  return FEDFT_OK;
-}
-
-int fedft_ternary_unpack_f32(const uint8_t* pos, const uint8_t* neg, int64_t n, float scale, float* out) {
-  if (n < 0 || (n > 0 && (!pos || !neg || !out))) return FEDFT_BAD_ARGUMENT;
-  const int64_t bytes = n / 8;
-  tier().unpack_f32(pos, neg, bytes, scale, out);
-  float last[8];
-  if (n % 8) kScalarTier.unpack_f32(pos + bytes, neg + bytes, 1, scale, last);
-  for (int64_t i = 0; i < n % 8; ++i) out[bytes * 8 + i] = last[i];
-  return FEDFT_OK;
-}
-
-int fedft_ternary_add_f32(const uint8_t* pos, const uint8_t* neg, int64_t n, float scale, float* sum) {
-  if (n < 0 || (n > 0 && (!pos || !neg || !sum))) return FEDFT_BAD_ARGUMENT;
-  const int64_t bytes = n / 8;
-  tier().add_f32(pos, neg, bytes, scale, sum);
-  float last[8] = {};
-  for (int64_t i = 0; i < n % 8; ++i) last[i] = sum[bytes * 8 + i];
-  if (n % 8) kScalarTier.add_f32(pos + bytes, neg + bytes, 1, scale, last);
-  for (int64_t i = 0; i < n % 8; ++i) sum[bytes * 8 + i] = last[i];
-  return FEDFT_OK;
-}
-
-int fedft_ternary_accumulate(const uint8_t* pos, const uint8_t* neg, int64_t clients, int64_t n,
-                             const int64_t* weights, int64_t* sum) {
-  if (n < 0 || clients < 0 || (n > 0 && clients > 0 && (!pos || !neg || !weights || !sum))) return FEDFT_BAD_ARGUMENT;
-  constexpr int64_t kTile = 512;  // plane bytes: 4096 sums of 8 bytes stay in the first-level cache
-  const int64_t stride = ceil_div(n, 8), bytes = n / 8;
-  for (int64_t start = 0; start < bytes; start += kTile) {
-    const int64_t size = bytes - start < kTile ? bytes - start : kTile;
-    for (int64_t c = 0; c < clients; ++c)
-      tier().add_i64(pos + c * stride + start, neg + c * stride + start, size, weights[c], sum + start * 8);
-  }
-  if (n % 8 == 0) return FEDFT_OK;
-  int64_t last[8] = {};
-  for (int64_t i = 0; i < n % 8; ++i) last[i] = sum[bytes * 8 + i];
-  for (int64_t c = 0; c < clients; ++c) {
-    const uint8_t p = pos[c * stride + bytes] & keep(n), m = neg[c * stride + bytes] & keep(n);
-    kScalarTier.add_i64(&p, &m, 1, weights[c], last);
-  }
-  for (int64_t i = 0; i < n % 8; ++i) sum[bytes * 8 + i] = last[i];
   return FEDFT_OK;
 }

@@ -1,0 +1,1 @@
+"""What kernels/check_gpu.py runs."""
