@@ -21,6 +21,13 @@ def state_folder() -> Path:
     return Path(os.environ.get("FEDFT_STATE") or Path.home() / ".local" / "share" / "fedft")
 
 
+def checked_name(part: str) -> str:
+    """Return the name of a run or client if it can name a file (FEDFT-7023)."""
+    if not part or part.startswith(".") or "/" in part or "\0" in part:
+        raise FedftError("FEDFT-7023", f"{part!r} cannot name a file")
+    return part
+
+
 class Residuals:
     """Error feedback for every client of this machine: one file per run and client."""
 
@@ -67,10 +74,7 @@ class Residuals:
             return ErrorFeedback(identity, manifest)
 
     def _path(self, run_id: str, client: str) -> Path:
-        for part in (run_id, client):
-            if not part or part.startswith(".") or "/" in part or "\0" in part:
-                raise FedftError("FEDFT-7023", f"{part!r} cannot name a file")
-        return self._folder / run_id / f"{client}.safetensors"
+        return self._folder / checked_name(run_id) / f"{checked_name(client)}.safetensors"
 
     def _prune(self) -> None:
         if not self._folder.exists():
