@@ -161,6 +161,29 @@ def export(
         console().print(f"wrote [bold]{out}[/]")
 
 
+@commands.command(epilog=examples("fedft admin budget", "fedft admin budget RUN --json"))
+def budget(run: Run = "latest", json: Json = False) -> None:
+    """Show what each site has spent in a private run, as it stated it; exit 1 when a budget is spent.
+
+    A site's own ledger has the whole of it, over all runs: fedft privacy ledger show.
+    """
+    from dataclasses import asdict
+
+    from fedft.cli.summary import privacy_table
+    from fedft.report.spending import spending
+    from fedft.server.feed import round_from_dict
+
+    found = _call("ShowRun", "RunRequest", run=run)
+    rounds = [round_from_dict(record) for record in found["committed"]]
+    rows, table = spending(rounds), privacy_table(rounds)
+    if json:
+        print_json({"run": found["id"], "privacy": [asdict(row) for row in rows]})
+    else:
+        console().print(table or cell(f"{found['id']}: no client has stated anything about privacy"))
+    if any(row.spent_in for row in rows):
+        raise typer.Exit(1)
+
+
 # -- clients -----------------------------------------------------------------------------------------------
 
 

@@ -82,7 +82,14 @@ def _total_rounds(run: RunRecord) -> int:
 
 
 def _print_run(run: RunRecord, rounds: list[RoundRecord]) -> None:
-    from fedft.cli.summary import comparison_table, quality_table, styled_status, time_line, traffic_line
+    from fedft.cli.summary import (
+        comparison_table,
+        privacy_table,
+        quality_table,
+        styled_status,
+        time_line,
+        traffic_line,
+    )
     from fedft.report.format import moment
 
     out = console()
@@ -99,7 +106,7 @@ def _print_run(run: RunRecord, rounds: list[RoundRecord]) -> None:
     out.print(f"bytes {traffic_line(rounds)}")
     out.print(f"time  {time_line(rounds)}")
     quality = (_rounds_table(rounds), quality_table(rounds), comparison_table(rounds))
-    for table in (*quality, _seconds_table(rounds), _setbacks_table(rounds)):
+    for table in (*quality, privacy_table(rounds), _seconds_table(rounds), _setbacks_table(rounds)):
         if table is not None:
             out.print()
             out.print(table)

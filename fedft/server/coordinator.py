@@ -31,13 +31,14 @@ from fedft.server.events import (
 from fedft.server.exchange import Terms, exchange
 from fedft.server.instructions import InstructionBook
 from fedft.server.model import prepare_model
-from fedft.server.participation import BUDGET_SPENT, Participation
+from fedft.server.participation import Participation
 from fedft.server.roll_call import call_roll
 from fedft.server.roster import Roster
 from fedft.server.settle import settle_update
 from fedft.server.timing import PhaseTimer
 from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
 from fedft.store.files import Arrays
+from fedft.store.records import BUDGET_SPENT
 
 
 @dataclass

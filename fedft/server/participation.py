@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fedft.store import RoundRecord, UpdateRecord
+from fedft.store.records import BUDGET_SPENT
 from fedft.wire import Acknowledgement
-
-BUDGET_SPENT = "FEDFT-8207"
 
 
 class Participation:

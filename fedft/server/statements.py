@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fedft.config.schema import PrivacySection
 from fedft.errors import FedftError
+from fedft.store.records import PRIVACY
 from fedft.wire import PrivacyMechanism, PrivacyUnit, Update
 
-PREFIX = "privacy."
 _FIELDS = ("epsilon", "delta", "noise_multiplier", "sample_rate", "steps")
 
 
@@ -29,7 +29,7 @@ def stated_privacy(update: Update, privacy: PrivacySection) -> dict[str, float]:
         asked, stated = getattr(privacy, name), getattr(statement, name)
         if stated != asked:
             raise _refused(f"states {name} {stated:g}, the run asks for {asked:g}")
-    return {f"{PREFIX}{name}": float(getattr(statement, name)) for name in _FIELDS}
+    return {f"{PRIVACY}{name}": float(getattr(statement, name)) for name in _FIELDS}
 
 
 def _refused(what: str) -> FedftError:

@@ -15,6 +15,8 @@ from fedft.errors import FedftError
 from fedft.privacy.accounting import claim
 from fedft.privacy.configured import private_rounds
 from fedft.privacy.ledger import Ledger
+from fedft.report.page import render
+from fedft.report.spending import spending
 from fedft.server.exchange import Answer, Request
 from fedft.server.settle import settle_update
 from fedft.store import RunRecord, RunStore, UpdateRecord
@@ -103,6 +105,13 @@ def test_a_client_whose_budget_is_spent_is_asked_no_more(tmp_path: Path, state: 
         if update.client == "client-001"
     ]
     assert asked == [(1, "accepted", ""), (2, "refused", "FEDFT-8207")]
+    rows = {row.client: row for row in spending(store.rounds(run.id))}
+    assert [rows[client].spent_in for client in CLIENTS] == [0, 2, 0]
+    assert [rows[client].rounds for client in CLIENTS] == [3, 1, 3]
+    assert rows["client-000"].steps == 6
+    page = " ".join(render(run, store.rounds(run.id), store.events(run.id)).split())
+    assert "spent, refused round 2" in page
+    assert f"<td>{rows['client-000'].epsilon:.3f}</td>" in page
     kinds = [event["kind"] for event in store.events(run.id)]
     assert kinds.count("budget-spent") == 1
     assert store.run(run.id).status == "completed"
