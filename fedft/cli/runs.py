@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -56,6 +56,24 @@ def show(run: Run = "latest", store: Store = DEFAULT_STORE, json: Json = False) 
         return
     _print_run(record, rounds)
     _print_events(kept.events(record.id))
+
+
+@commands.command(epilog=examples("fedft runs rollback latest --round 12"))
+def rollback(
+    run: Run,
+    round_number: Annotated[int, typer.Option("--round", min=0, help="The last round that shall stand.")],
+    store: Store = DEFAULT_STORE,
+    json: Json = False,
+) -> None:
+    """Take back the rounds after a committed one; resuming the run goes on from there."""
+    from fedft.store import RunStore
+
+    kept = RunStore(store, create=False)
+    record = kept.roll_back(kept.run(run).id, round_number)
+    if json:
+        print_json(_run_facts(record))
+    else:
+        console().print(cell(f"{record.id} stands at round {record.rounds}"))
 
 
 def _run_facts(run: RunRecord) -> dict[str, Any]:

@@ -48,13 +48,20 @@ class Residuals:
         Returns the shards and what they code: the residual plus the update.
 
         The residual of a round that the server repeats is the one from before that round, so that a
-        resumed run gives the same update again.
+        resumed run gives the same update again. Of a run that was taken back further, what was left out
+        since then belongs to rounds that no longer count: it is dropped.
         """
         model, at = instruction.model, instruction.round
         identity = ResidualIdentity(at.run_id, model.frame_digest, model.manifest_digest)
         path = self._path(at.run_id, client)
         feedback = self._load(path, identity, manifest)
-        if feedback.pending is not None and feedback.pending.round >= at.round:
+        if feedback.pending is not None and feedback.pending.round > at.round:
+            print(
+                f"run {at.run_id} is back at round {at.round}; beginning with an empty residual",
+                file=sys.stderr,
+            )
+            feedback = ErrorFeedback(identity, manifest)
+        elif feedback.pending is not None and feedback.pending.round == at.round:
             feedback.discard()
         feedback.settle(_accepted(instruction))
         residual = feedback.residual
