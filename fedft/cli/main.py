@@ -16,6 +16,7 @@ from fedft.cli import (
     config,
     doctor,
     export,
+    plan,
     quantise,
     report,
     runs,
@@ -90,6 +91,7 @@ config.register(app)
 server.register(app)
 client.register(app)
 admin.register(app)
+plan.register(app)
 quantise.register(app)
 doctor.register(app)
 
