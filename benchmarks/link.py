@@ -1,10 +1,11 @@
 """What the gRPC link costs: throughput and memory of a large transfer, and the overhead of a round.
 
     python benchmarks/link.py transfer              # 1 GiB down and 256 MiB up over mutual TLS, loopback
-    python benchmarks/link.py rounds --rounds 10    # real server and two daemons, tiny model
+    python benchmarks/link.py rounds --rounds 11    # real server and two daemons, tiny model
+    python benchmarks/link.py superlink --rounds 4  # the same run over Flower's SuperLink and SuperNodes
 
 `transfer` runs the site in a process of its own, so that its memory can be told from the server's.
-`rounds` prints, for each round after the first, the round's training phase minus the slowest client's
+`rounds` and `superlink` print, for each round after the first, the round's seconds minus the slowest client's
 training as the client timed it.
 """
 
@@ -18,7 +19,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -92,18 +95,43 @@ def _site(folder: str, port: int, digest: str, size: int, up: int, results) -> N
 
 def rounds(count: int, sites: int) -> dict[str, object]:
     from tests.deployment import Deployment
-    from tests.federation import tiny_config
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Deployment(Path(folder) / "deployment", sites).start() as deployment,
+    ):
+        found = deployment.wait_complete(deployment.start_run(_config(folder, count, sites)), 600)
+    return _overheads(
+        (record["seconds"], [update["metrics"]["seconds"] for update in record["updates"]])
+        for record in found["committed"][2:]
+    )
+
+
+def superlink(count: int, sites: int) -> dict[str, object]:
+    from fedft.config.render import to_toml
+    from fedft.store import RunStore
+    from tests.superlink import SuperLink
 
     with tempfile.TemporaryDirectory() as folder:
-        config = tiny_config(
-            Path(folder), **{"rounds.total": count, "evaluation.every": 0, "data.partition.clients": sites}
-        )
-        with Deployment(Path(folder) / "deployment", sites).start() as deployment:
-            found = deployment.wait_complete(deployment.start_run(config), 600)
-    overheads = []
-    for record in found["committed"][2:]:
-        slowest = max(update["metrics"]["seconds"] for update in record["updates"])
-        overheads.append(record["seconds"] - slowest)
+        file, store = Path(folder) / "run.toml", Path(folder) / "store"
+        file.write_text(to_toml(_config(folder, count, sites)))
+        environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+        with SuperLink(Path(folder) / "superlink", environment, sites) as deployment:
+            deployment.run(f'config="{file}" store.path="{store}"')
+        kept = RunStore(store)
+        records = kept.rounds(kept.run("latest").id)
+    return _overheads((r.seconds, [update.metrics["seconds"] for update in r.updates]) for r in records[2:])
+
+
+def _config(folder: str, count: int, sites: int) -> Any:
+    from tests.federation import tiny_config
+
+    settings = {"rounds.total": count, "evaluation.every": 0, "data.partition.clients": sites}
+    return tiny_config(Path(folder), **settings)
+
+
+def _overheads(rounds: Iterable[tuple[float, list[float]]]) -> dict[str, object]:
+    overheads = [seconds - max(trained) for seconds, trained in rounds]
     return {"overhead_s": [round(x, 4) for x in overheads], "median_s": statistics.median(overheads)}
 
 
@@ -111,15 +139,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["transfer", "rounds"])
+    parser.add_argument("what", choices=["transfer", "rounds", "superlink"])
     parser.add_argument("--down", type=int, default=1 << 30)
     parser.add_argument("--up", type=int, default=256 << 20)
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--sites", type=int, default=2)
     chosen = parser.parse_args()
-    result = (
-        transfer(chosen.down, chosen.up) if chosen.what == "transfer" else rounds(chosen.rounds, chosen.sites)
-    )
+    match chosen.what:
+        case "transfer":
+            result: dict[str, Any] = dict(transfer(chosen.down, chosen.up))
+        case "rounds":
+            result = rounds(chosen.rounds, chosen.sites)
+        case "superlink":
+            result = superlink(chosen.rounds, chosen.sites)
     print(json.dumps(result))
 
 

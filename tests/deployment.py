@@ -67,9 +67,18 @@ class Process:
         os.kill(self.popen.pid, signal.SIGKILL)
         self.popen.wait()
 
-    def terminate(self, seconds: float = 20.0) -> int:
+    def terminate(self, seconds: float = 40.0) -> int:
         self.popen.terminate()
-        return self.popen.wait(seconds)
+        try:
+            return self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.show_threads()
+            raise TimeoutError(f"does not end: {self.log.read_text()[-8000:]}") from None
+
+    def show_threads(self) -> None:
+        """Make the process write into its log where every thread stands."""
+        self.popen.send_signal(signal.SIGUSR1)
+        time.sleep(1.0)
 
     def end(self) -> None:
         if self.alive:
@@ -171,7 +180,17 @@ class Deployment:
             return set()
 
     def wait_connected(self, *names: str, seconds: float = 240.0) -> None:
-        wait_until(lambda: set(names) <= self.connected(), seconds, f"{names} do not connect: {self.logs()}")
+        self.wait(lambda: set(names) <= self.connected(), seconds, f"{names} do not connect")
+
+    def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> Any:
+        """Wait for a condition; when it does not come, fail with every log and every thread's place."""
+        try:
+            return wait_until(condition, seconds)
+        except TimeoutError:
+            for process in [self.server, *self.daemons.values()]:
+                if process is not None and process.alive:
+                    process.show_threads()
+            raise TimeoutError(f"{what}: {self.logs()}") from None
 
     def start_run(self, config: RunConfig) -> str:
         return str(self.call("StartRun", pb.StartRunRequest(config_json=to_json(config)))["id"])
@@ -187,7 +206,7 @@ class Deployment:
             return -1
 
     def wait_round(self, run: str, number: int, seconds: float = 400.0) -> None:
-        wait_until(lambda: self.rounds(run) >= number, seconds, f"round {number}: {self.logs()}")
+        self.wait(lambda: self.rounds(run) >= number, seconds, f"round {number}")
 
     def wait_state(self, run: str, *states: str, seconds: float = 600.0) -> dict[str, Any]:
         def reached() -> dict[str, Any] | None:
@@ -197,7 +216,7 @@ class Deployment:
                 return None
             return found if found["state"] in states else None
 
-        found: dict[str, Any] = wait_until(reached, seconds, f"{run} is not {states}: {self.logs()}")
+        found: dict[str, Any] = self.wait(reached, seconds, f"{run} is not {states}")
         return found
 
     def wait_complete(self, run: str, seconds: float = 600.0) -> dict[str, Any]:
@@ -206,5 +225,5 @@ class Deployment:
         return found
 
     def logs(self) -> str:
-        parts = [f"== {path.name}\n{path.read_text()[-1500:]}" for path in sorted(self.folder.glob("*.log"))]
+        parts = [f"== {path.name}\n{path.read_text()[-6000:]}" for path in sorted(self.folder.glob("*.log"))]
         return "\n".join(parts)

@@ -24,6 +24,7 @@ commands.add_typer(runs, name="runs")
 commands.add_typer(rounds, name="rounds")
 
 Run = Annotated[str, typer.Argument(help="A run's id, a unique beginning of one, or [bold]latest[/].")]
+RoundNumber = Annotated[int, typer.Option("--round", min=0, help="The last round that shall stand.")]
 Last = Annotated[int, typer.Option("--last", min=0, help="The last so many; 0 for all.")]
 _folder = Path("admin")
 
@@ -56,7 +57,8 @@ def _server() -> Iterator[AdminClient]:
         client.close()
 
 
-def _call(method: str, kind: str, /, **fields: Any) -> dict[str, Any]:
+def call(method: str, kind: str, /, **fields: Any) -> dict[str, Any]:
+    """Ask the server; ``kind`` names the request's message, ``fields`` fill it."""
     from fedft.wire.v1 import admin_pb2 as pb
 
     with _server() as server:
@@ -93,7 +95,7 @@ def join(
 @commands.command(epilog=examples("fedft admin health --json"))
 def health(json: Json = False) -> None:
     """Say whether the server is well, who is connected and what it is doing."""
-    found = _call("Health", "HealthRequest")
+    found = call("Health", "HealthRequest")
     if json:
         print_json(found)
     else:
@@ -106,7 +108,7 @@ def health(json: Json = False) -> None:
 @commands.command(name="audit-log", epilog=examples("fedft admin audit-log --last 20"))
 def audit_log(last: Last = 50, json: Json = False) -> None:
     """Show who changed what and when; the server verifies the whole log first."""
-    found = _call("ReadAuditLog", "AuditRequest", last=last)
+    found = call("ReadAuditLog", "AuditRequest", last=last)
     if json:
         print_json(found)
         return
@@ -124,7 +126,7 @@ def audit_log(last: Last = 50, json: Json = False) -> None:
 @commands.command(epilog=examples("fedft admin incidents --last 20"))
 def incidents(last: Last = 50, json: Json = False) -> None:
     """Show what was refused at the link: forged or oversized replies, second daemons, full disks."""
-    found = _call("ReadIncidents", "IncidentsRequest", last=last)
+    found = call("ReadIncidents", "IncidentsRequest", last=last)
     if json:
         print_json(found)
         return
@@ -161,13 +163,36 @@ def export(
         console().print(f"wrote [bold]{out}[/]")
 
 
+@commands.command(epilog=examples("fedft admin budget", "fedft admin budget RUN --json"))
+def budget(run: Run = "latest", json: Json = False) -> None:
+    """Show what each site has spent in a private run, as it stated it; exit 1 when a budget is spent.
+
+    A site's own ledger has the whole of it, over all runs: fedft privacy ledger show.
+    """
+    from dataclasses import asdict
+
+    from fedft.cli.summary import privacy_table
+    from fedft.report.spending import spending
+    from fedft.server.feed import round_from_dict
+
+    found = call("ShowRun", "RunRequest", run=run)
+    rounds = [round_from_dict(record) for record in found["committed"]]
+    rows, table = spending(rounds), privacy_table(rounds)
+    if json:
+        print_json({"run": found["id"], "privacy": [asdict(row) for row in rows]})
+    else:
+        console().print(table or cell(f"{found['id']}: no client has stated anything about privacy"))
+    if any(row.spent_in for row in rows):
+        raise typer.Exit(1)
+
+
 # -- clients -----------------------------------------------------------------------------------------------
 
 
 @clients.command(name="list", epilog=examples("fedft admin clients list"))
 def list_clients(json: Json = False) -> None:
     """List everyone who is or was enrolled, and who is connected."""
-    found = _call("ListClients", "ListClientsRequest")
+    found = call("ListClients", "ListClientsRequest")
     if json:
         print_json(found)
         return
@@ -189,7 +214,7 @@ def list_clients(json: Json = False) -> None:
 @clients.command(epilog=examples("fedft admin clients show hospital-a"))
 def show(name: Annotated[str, typer.Argument(help="The enrolled name.")], json: Json = False) -> None:
     """Show one member: key, connection, part in the last rounds, incidents."""
-    found = _call("ShowClient", "ClientRequest", name=name)
+    found = call("ShowClient", "ClientRequest", name=name)
     if json:
         print_json(found)
         return
@@ -226,7 +251,7 @@ def enroll(
 
     for path in requests:
         text = path.read_text("utf-8")
-        found = _call("Enroll", "EnrollRequest", request=text, role=role, replace=replace)
+        found = call("Enroll", "EnrollRequest", request=text, role=role, replace=replace)
         out = path.parent / "certificate.pem"
         write_atomically(out, found["certificate"].encode())
         if json:
@@ -243,7 +268,7 @@ def revoke(
     json: Json = False,
 ) -> None:
     """Take a key back at once: its session ends and every later call is refused."""
-    found = _call("RevokeClient", "RevokeRequest", name=name, reason=reason)
+    found = call("RevokeClient", "RevokeRequest", name=name, reason=reason)
     print_json(found) if json else console().print(cell(f"{name} is revoked"))
 
 
@@ -264,7 +289,7 @@ def start(
     from fedft.config.load import to_json
 
     checked = load_config(config, parse_overrides(overrides or ()))
-    found = _call("StartRun", "StartRunRequest", config_json=to_json(checked))
+    found = call("StartRun", "StartRunRequest", config_json=to_json(checked))
     if not watch:
         _print_run_line(found, json=json)
         return
@@ -274,7 +299,7 @@ def start(
 @runs.command(name="list", epilog=examples("fedft admin runs list"))
 def list_runs(json: Json = False) -> None:
     """List the server's runs, oldest first."""
-    found = _call("ListRuns", "ListRunsRequest")
+    found = call("ListRuns", "ListRunsRequest")
     if json:
         print_json(found)
         return
@@ -290,7 +315,7 @@ def list_runs(json: Json = False) -> None:
 @runs.command(name="show", epilog=examples("fedft admin runs show latest"))
 def show_run(run: Run = "latest", json: Json = False) -> None:
     """Show a run's rounds and events."""
-    found = _call("ShowRun", "RunRequest", run=run)
+    found = call("ShowRun", "RunRequest", run=run)
     if json:
         print_json(found)
         return
@@ -334,7 +359,7 @@ def watch_run(run: Run = "latest", json: Json = False) -> None:
 
 
 def _turn(method: str, run: str, *, json: bool) -> None:
-    _print_run_line(_call(method, "RunRequest", run=run), json=json)
+    _print_run_line(call(method, "RunRequest", run=run), json=json)
 
 
 @runs.command(epilog=examples("fedft admin runs pause latest"))
@@ -355,13 +380,20 @@ def stop(run: Run, json: Json = False) -> None:
     _turn("StopRun", run, json=json)
 
 
+@runs.command(epilog=examples("fedft admin runs rollback latest --round 12"))
+def rollback(run: Run, round_number: RoundNumber, json: Json = False) -> None:
+    """Take back the rounds after a committed one of a paused run; resume goes on from there."""
+    found = call("RollBackRun", "RoundRequest", run=run, round=round_number)
+    _print_run_line(found, json=json)
+
+
 # -- rounds ------------------------------------------------------------------------------------------------
 
 
 @rounds.command(name="list", epilog=examples("fedft admin rounds list latest"))
 def list_rounds(run: Run = "latest", json: Json = False) -> None:
     """List the committed rounds of a run."""
-    found = _call("ShowRun", "RunRequest", run=run)
+    found = call("ShowRun", "RunRequest", run=run)
     if json:
         print_json({"run": found["id"], "rounds": found["committed"]})
         return
@@ -379,7 +411,7 @@ def show_round(
     json: Json = False,
 ) -> None:
     """Show each client's part in a round."""
-    found = _call("ShowRound", "RoundRequest", run=run, round=round_number)
+    found = call("ShowRound", "RoundRequest", run=run, round=round_number)
     if json:
         print_json(found)
         return

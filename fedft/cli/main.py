@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 import fedft
 from fedft.cli import (
     admin,
+    admin_look,
     client,
     codec,
     config,
@@ -90,6 +91,7 @@ codec.register(app)
 config.register(app)
 server.register(app)
 client.register(app)
+admin_look.register(admin.commands)
 admin.register(app)
 plan.register(app)
 quantise.register(app)

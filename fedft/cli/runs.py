@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -58,6 +58,24 @@ def show(run: Run = "latest", store: Store = DEFAULT_STORE, json: Json = False) 
     _print_events(kept.events(record.id))
 
 
+@commands.command(epilog=examples("fedft runs rollback latest --round 12"))
+def rollback(
+    run: Run,
+    round_number: Annotated[int, typer.Option("--round", min=0, help="The last round that shall stand.")],
+    store: Store = DEFAULT_STORE,
+    json: Json = False,
+) -> None:
+    """Take back the rounds after a committed one; resuming the run goes on from there."""
+    from fedft.store import RunStore
+
+    kept = RunStore(store, create=False)
+    record = kept.roll_back(kept.run(run).id, round_number)
+    if json:
+        print_json(_run_facts(record))
+    else:
+        console().print(cell(f"{record.id} stands at round {record.rounds}"))
+
+
 def _run_facts(run: RunRecord) -> dict[str, Any]:
     names = ("id", "name", "status", "rounds", "created_at", "final_digest", "error", "version")
     return {name: getattr(run, name) for name in names} | {"total_rounds": _total_rounds(run)}
@@ -82,7 +100,14 @@ def _total_rounds(run: RunRecord) -> int:
 
 
 def _print_run(run: RunRecord, rounds: list[RoundRecord]) -> None:
-    from fedft.cli.summary import comparison_table, quality_table, styled_status, time_line, traffic_line
+    from fedft.cli.summary import (
+        comparison_table,
+        privacy_table,
+        quality_table,
+        styled_status,
+        time_line,
+        traffic_line,
+    )
     from fedft.report.format import moment
 
     out = console()
@@ -99,7 +124,7 @@ def _print_run(run: RunRecord, rounds: list[RoundRecord]) -> None:
     out.print(f"bytes {traffic_line(rounds)}")
     out.print(f"time  {time_line(rounds)}")
     quality = (_rounds_table(rounds), quality_table(rounds), comparison_table(rounds))
-    for table in (*quality, _seconds_table(rounds), _setbacks_table(rounds)):
+    for table in (*quality, privacy_table(rounds), _seconds_table(rounds), _setbacks_table(rounds)):
         if table is not None:
             out.print()
             out.print(table)

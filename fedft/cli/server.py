@@ -63,9 +63,15 @@ def run(folder: Folder) -> None:
 
 
 def log_to_stderr() -> None:
-    """Send the daemons' log to standard error, a line for each event, times in UTC."""
+    """Send the daemons' log to standard error, a line for each event, times in UTC.
+
+    SIGUSR1 prints where every thread stands.
+    """
+    import faulthandler
+    import signal
     import time
 
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("fedft").setLevel(logging.INFO)

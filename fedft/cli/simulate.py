@@ -163,7 +163,14 @@ def _print_way_on(store: RunStore, run_id: str) -> None:
 
 
 def _print_end(store: RunStore, run_id: str, *, json: bool, report: Path | None = None) -> None:
-    from fedft.cli.summary import comparison_table, headline, quality_table, time_line, traffic_line
+    from fedft.cli.summary import (
+        comparison_table,
+        headline,
+        privacy_table,
+        quality_table,
+        time_line,
+        traffic_line,
+    )
 
     run, rounds = store.run(run_id), store.rounds(run_id)
     if json:
@@ -173,7 +180,7 @@ def _print_end(store: RunStore, run_id: str, *, json: bool, report: Path | None 
         return
     out = console()
     out.print(f"\n[green]{run.status}[/]  [bold]{run.id}[/]  {time_line(rounds)}\n", soft_wrap=True)
-    for table in (quality_table(rounds), comparison_table(rounds)):
+    for table in (quality_table(rounds), comparison_table(rounds), privacy_table(rounds)):
         if table is not None:
             out.print(table)
             out.print()

@@ -12,6 +12,7 @@ from rich.text import Text
 from fedft.cli.output import cell, new_table
 from fedft.report import facts
 from fedft.report.format import duration, metric_change, metric_name, metric_value, size
+from fedft.report.spending import spending
 from fedft.store import RoundRecord, RunRecord
 
 _STATUS_STYLE = {
@@ -63,6 +64,28 @@ def comparison_table(rounds: Sequence[RoundRecord]) -> Table | None:
     return table
 
 
+def privacy_table(rounds: Sequence[RoundRecord]) -> Table | None:
+    """Return what each client has spent, as it stated it; None for a run without privacy."""
+    rows = spending(rounds)
+    if not rows:
+        return None
+    table = new_table(
+        "client", "epsilon", "delta", "noise", "sampling rate", "steps", "rounds", "budget", left=("budget",)
+    )
+    for row in rows:
+        table.add_row(
+            cell(row.client),
+            f"{row.epsilon:.3f}",
+            f"{row.delta:g}",
+            f"{row.noise_multiplier:.3f}",
+            f"{row.sample_rate:.3g}",
+            str(row.steps),
+            str(row.rounds),
+            cell(f"spent, refused round {row.spent_in}", "red") if row.spent_in else cell("covers it so far"),
+        )
+    return table
+
+
 def traffic_line(rounds: Sequence[RoundRecord]) -> str:
     """Say how much a client sent and received in a round, and what the whole run came to."""
     each, total = facts.mean_traffic(rounds), facts.total_traffic(rounds)
@@ -94,6 +117,7 @@ def headline(rounds: Sequence[RoundRecord]) -> dict[str, Any]:
         "headline_metric": metric,
         "quality": [asdict(row) for row in facts.changes(rounds, metric)] if metric else [],
         "bytes": _bytes(facts.total_traffic(rounds)),
+        "privacy": [asdict(row) for row in spending(rounds)],
     }
 
 

@@ -17,6 +17,7 @@ from fedft.server.events import (
     RunStarted,
 )
 from fedft.store import RoundRecord
+from fedft.store.records import PRIVACY
 
 COMPARISON = "comparison"
 _MOST_GROUPS = 12
@@ -141,7 +142,12 @@ def _clients(record: RoundRecord) -> list[str]:
         return []
     counts = facts.statuses(record.updates)
     others = describe_others(counts)
-    return [f"{counts['accepted']}/{len(record.updates)} clients{f' ({others})' if others else ''}"]
+    spent = [update.metrics.get(f"{PRIVACY}epsilon", 0.0) for update in record.updates]
+    epsilon = [f"epsilon {max(spent):.3g}"] if max(spent) else []
+    return [
+        f"{counts['accepted']}/{len(record.updates)} clients{f' ({others})' if others else ''}",
+        *epsilon,
+    ]
 
 
 def _bytes(record: RoundRecord) -> list[str]:

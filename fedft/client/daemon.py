@@ -107,7 +107,7 @@ class Daemon:
 
     def _keep_link(self) -> None:
         try:
-            self._link.keep_session(self._accepted, self._take, self._broken)
+            self._link.keep_session(self._accepted, self._take, self._desk.withdraw, self._broken)
         except FedftError as error:
             self._failure = error
             self._status.error(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fedft.wire import (
     Evaluation,
     Instruction,
     Refusal,
+    RoundRef,
     Update,
     decode_instruction,
     decode_reply,
@@ -33,6 +35,8 @@ from fedft.wire import (
 _log = logging.getLogger("fedft.client")
 _LARGEST = 2**31 - 1
 _KEPT = 2
+_UNREAD = RoundRef("unread", 0)  # what a refusal names when the instruction could not be opened
+_NOBODY_WAITS = ("FEDFT-7030", "FEDFT-7038")
 
 
 class Desk:
@@ -58,20 +62,24 @@ class Desk:
         self._journal, self._status = journal, status
         self._key, self._server_key = signing_key, server_key
         self._cache = site.path(site.cache)
+        self._lock = threading.Lock()
+        self._at_work = ""
+        self._withdrawn: set[str] = set()
+
+    def withdraw(self, message_id: str) -> None:
+        """Drop an instruction that nobody waits for, from any thread; a worker busy with it is ended."""
+        with self._lock:
+            self._withdrawn.add(message_id)
+            if self._at_work == message_id:
+                self._worker.kill()
 
     def work(self, work: Work) -> None:
         """Answer one instruction; errors go to the log and the status."""
-        if work.remaining <= 0:
+        if work.remaining <= 0 or work.message_id in self._withdrawn:
+            self._withdrawn.discard(work.message_id)
             return
         try:
-            path = self._fetch(work)
-            envelope = path.read_bytes()
-            payload = open_envelope(envelope, max_bytes=_LARGEST, trusted_key=self._server_key)
-            instruction = decode_instruction(payload)
-            at = instruction.round
-            self._status.update(phase=str(instruction.kind), run=at.run_id, round=at.round)
-            reply = self._reply(work, instruction, path)
-            self._link.upload(work.message_id, reply, max(work.remaining, 1.0))
+            self._link.upload(work.message_id, self._answer(work), max(work.remaining, 1.0))
             self._status.add("answered")
         except FedftError as error:
             _log.warning("instruction %s of group %s: %s", work.message_type, work.group, error)
@@ -80,6 +88,24 @@ class Desk:
             self._status.update(
                 phase="waiting", worker_pid=self._worker.pid, worker_starts=self._worker.starts
             )
+
+    def _answer(self, work: Work) -> bytes:
+        """Return the signed reply, a refusal if need be; raises when nobody waits for one."""
+        about = _UNREAD
+        try:
+            path = self._fetch(work)
+            payload = open_envelope(path.read_bytes(), max_bytes=_LARGEST, trusted_key=self._server_key)
+            instruction = decode_instruction(payload)
+            about = instruction.round
+            self._status.update(phase=str(instruction.kind), run=about.run_id, round=about.round)
+            return self._reply(work, instruction, path)
+        except FedftError as error:
+            if error.code in _NOBODY_WAITS:
+                raise
+            return self._refusal(error, about)
+        except Exception as error:  # the daemon outlives whatever one instruction does to it
+            _log.exception("instruction %s of group %s", work.message_type, work.group)
+            return self._refusal(FedftError("FEDFT-7043", f"{type(error).__name__}: {error}"), about)
 
     def _fetch(self, work: Work) -> Path:
         limits = self._site.limits
@@ -91,6 +117,7 @@ class Desk:
             )
         folder = self._cache / "instructions"
         path = self._link.download(work.digest, work.size, folder / work.digest, work.remaining)
+        path.touch()  # one that came before counts as new too: it is wanted now
         keep_newest(folder, _KEPT)
         return path
 
@@ -100,22 +127,22 @@ class Desk:
             _log.info("round %d: answered from the journal", instruction.round.round)
             self._status.add("repeated")
             return journalled
-        try:
-            self._require_disk()
-            payload = self._ask(work, path)
-            signed, reply = seal(payload, self._key), decode_reply(payload)
-            if isinstance(reply, Update | Evaluation):
-                self._journal.keep(instruction, signed)
-            elif isinstance(reply, Refusal):
-                self._declined(FedftError(reply.code, reply.message), instruction)
-            return signed
-        except FedftError as error:
-            self._declined(error, instruction)
-            refusal = Refusal(instruction.round, error.code, f"{error.message} {error.hint}".strip()[:2000])
-            return seal(encode_reply(refusal), self._key)
+        self._require_disk()
+        payload = self._ask(work, path)
+        signed, reply = seal(payload, self._key), decode_reply(payload)
+        if isinstance(reply, Update | Evaluation):
+            self._journal.keep(instruction, signed)
+        elif isinstance(reply, Refusal):
+            self._declined(FedftError(reply.code, reply.message), instruction.round)
+        return signed
 
-    def _declined(self, error: FedftError, instruction: Instruction) -> None:
-        _log.warning("round %d declined: %s", instruction.round.round, error)
+    def _refusal(self, error: FedftError, about: RoundRef) -> bytes:
+        self._declined(error, about)
+        refusal = Refusal(about, error.code, f"{error.message} {error.hint}".strip()[:2000])
+        return seal(encode_reply(refusal), self._key)
+
+    def _declined(self, error: FedftError, about: RoundRef) -> None:
+        _log.warning("round %d declined: %s", about.round, error)
         self._status.error(error)
         self._status.add("declined")
         if error.code == OUT_OF_MEMORY:
@@ -133,9 +160,14 @@ class Desk:
             "reply": str(reply),
         }
         start = time.monotonic()
+        with self._lock:
+            self._at_work = work.message_id
         try:
             answer = self._worker.ask(request, max(work.remaining, 0.0) + self._site.limits.grace_seconds)
         finally:
+            with self._lock:
+                self._at_work = ""
+                self._withdrawn.discard(work.message_id)
             self._worker.start()  # a dead one is replaced now, not when the next round waits for it
         if "failed" in answer:
             raise FedftError("FEDFT-7055", f"the worker cannot use the disk: {answer['failed']}")

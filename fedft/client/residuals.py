@@ -21,6 +21,13 @@ def state_folder() -> Path:
     return Path(os.environ.get("FEDFT_STATE") or Path.home() / ".local" / "share" / "fedft")
 
 
+def checked_name(part: str) -> str:
+    """Return the name of a run or client if it can name a file (FEDFT-7023)."""
+    if not part or part.startswith(".") or "/" in part or "\0" in part:
+        raise FedftError("FEDFT-7023", f"{part!r} cannot name a file")
+    return part
+
+
 class Residuals:
     """Error feedback for every client of this machine: one file per run and client."""
 
@@ -41,13 +48,20 @@ class Residuals:
         Returns the shards and what they code: the residual plus the update.
 
         The residual of a round that the server repeats is the one from before that round, so that a
-        resumed run gives the same update again.
+        resumed run gives the same update again. Of a run that was taken back further, what was left out
+        since then belongs to rounds that no longer count: it is dropped.
         """
         model, at = instruction.model, instruction.round
         identity = ResidualIdentity(at.run_id, model.frame_digest, model.manifest_digest)
         path = self._path(at.run_id, client)
         feedback = self._load(path, identity, manifest)
-        if feedback.pending is not None and feedback.pending.round >= at.round:
+        if feedback.pending is not None and feedback.pending.round > at.round:
+            print(
+                f"run {at.run_id} is back at round {at.round}; beginning with an empty residual",
+                file=sys.stderr,
+            )
+            feedback = ErrorFeedback(identity, manifest)
+        elif feedback.pending is not None and feedback.pending.round == at.round:
             feedback.discard()
         feedback.settle(_accepted(instruction))
         residual = feedback.residual
@@ -67,10 +81,7 @@ class Residuals:
             return ErrorFeedback(identity, manifest)
 
     def _path(self, run_id: str, client: str) -> Path:
-        for part in (run_id, client):
-            if not part or part.startswith(".") or "/" in part or "\0" in part:
-                raise FedftError("FEDFT-7023", f"{part!r} cannot name a file")
-        return self._folder / run_id / f"{client}.safetensors"
+        return self._folder / checked_name(run_id) / f"{checked_name(client)}.safetensors"
 
     def _prune(self) -> None:
         if not self._folder.exists():

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 
+from fedft.client.consent import MEANS_OVER_SAMPLES, Consent, is_private, refuse_private_frame
 from fedft.client.memory import OUT_OF_MEMORY, is_out_of_memory
 from fedft.client.place import Place
+from fedft.client.private_round import simulated_journal, train_charged
 from fedft.client.residuals import Residuals
 from fedft.client.setups import SetupCache
 from fedft.client.states import RecentStates
@@ -19,6 +24,8 @@ from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.errors import FedftError
 from fedft.models.load import load_count
+from fedft.privacy.outgoing import check_outgoing, outgoing_message
+from fedft.privacy.policy import ANY
 from fedft.store.files import Arrays
 from fedft.training.seeds import derive_seed
 from fedft.training.session import Session
@@ -34,13 +41,13 @@ from fedft.wire import (
     RoundRef,
     Update,
     decode_instruction,
+    decode_reply,
     encode_reply,
     open_envelope,
     seal,
 )
 
 _MAX_INSTRUCTION = 2**31 - 1
-_MEANS_OVER_SAMPLES = ("loss", "accuracy", "exact_match")
 
 
 class Worker:
@@ -56,6 +63,7 @@ class Worker:
         self._residuals = residuals or Residuals()
         self._states = RecentStates()
         self._session: Session | None = None
+        self._private = False
 
     def handle(self, envelope: bytes, place: Place) -> bytes:
         """Answer a sealed instruction with a sealed reply; a failure is a refusal with its code."""
@@ -63,16 +71,23 @@ class Worker:
 
     def _reply(self, envelope: bytes, place: Place) -> Reply:
         at = RoundRef("", 0)
+        self._private = False
         try:
             instruction = decode_instruction(open_envelope(envelope, max_bytes=_MAX_INSTRUCTION))
             at = instruction.round
             return self._answer(instruction, place)
         except FedftError as error:
-            return Refusal(at, error.code, f"{error.message} {error.hint}".strip())
+            return self._refusal(at, error.code, f"{error.message} {error.hint}".strip())
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             code = OUT_OF_MEMORY if is_out_of_memory(error) else "FEDFT-7010"
-            return Refusal(at, code, f"the client failed: {type(error).__name__}: {error}"[:500])
+            return self._refusal(at, code, f"the client failed: {type(error).__name__}: {error}"[:500])
+
+    def _refusal(self, at: RoundRef, code: str, message: str) -> Refusal:
+        if not self._private:
+            return Refusal(at, code, message)
+        print(f"{code} {message}", file=sys.stderr)
+        return Refusal(at, code, outgoing_message(code, message))
 
     def _answer(self, instruction: Instruction, place: Place) -> Reply:
         loads = load_count()
@@ -81,19 +96,27 @@ class Worker:
         setup = instruction.setup or self._setups.find(instruction.setup_digest)
         if setup is None:
             return NeedSetup(instruction.round, instruction.setup_digest)
-        session = self._session_for(place.localise(from_json(setup.config_json)))
+        config = place.localise(from_json(setup.config_json))
+        self._private = is_private(config)
+        consent = Consent.of(place, config, instruction.round.run_id)
+        session = self._session_for(config)
         _check_place(session, place)
+        consent.check(session, instruction)
         if instruction.kind is InstructionKind.HELLO:
             return _hello(session, place)
+        refuse_private_frame(config, setup.frame)
         session.attach_once(setup.frame, instruction.model.frame_digest)
         _check_base(session, instruction)
         state = self._states.of(instruction, session.manifest)
         if state is None:
             return NeedSetup(instruction.round, instruction.setup_digest)
         session.load(state)
-        if instruction.kind is InstructionKind.TRAIN:
-            return _train(session, instruction, place, state, self._residuals, load_count() - loads)
-        return _evaluate(session, instruction, place)
+        if instruction.kind is InstructionKind.EVALUATE:
+            return _evaluate(session, instruction, place)
+        if self._private:
+            return _answer_once(session, instruction, place, state, self._residuals, consent)
+        update = _train(session, instruction, place, state, self._residuals, load_count() - loads)
+        return replace(update, metrics=_allowed(update.metrics, consent.metrics))
 
     def _session_for(self, config: RunConfig) -> Session:
         if self._session is None or self._session.config != config:
@@ -121,7 +144,8 @@ def _check_base(session: Session, instruction: Instruction) -> None:
 
 
 def _hello(session: Session, place: Place) -> Hello:
-    examples = len(session.client_data(place.partition).train)
+    # A private client does not say how many of its records are of use.
+    examples = 0 if is_private(session.config) else len(session.client_data(place.partition).train)
     return Hello(place.client, session.base_digest, examples, WIRE_VERSION, codec_versions())
 
 
@@ -144,6 +168,57 @@ def _train(
     )
 
 
+def _answer_once(
+    session: Session,
+    instruction: Instruction,
+    place: Place,
+    state: Arrays,
+    residuals: Residuals,
+    consent: Consent,
+) -> Reply:
+    """Train privately, or give the answer that this instruction was given before."""
+    if not consent.simulated:  # a site's daemon has looked into its journal before it asked
+        return _train_private(session, instruction, place, state, residuals, consent)
+    with closing(simulated_journal(place, instruction.round.run_id)) as journal:
+        known = journal.find(instruction)
+        if known is not None:
+            return decode_reply(known)
+        update = _train_private(session, instruction, place, state, residuals, consent)
+        journal.keep(instruction, encode_reply(update))
+        return update
+
+
+def _train_private(
+    session: Session,
+    instruction: Instruction,
+    place: Place,
+    state: Arrays,
+    residuals: Residuals,
+    consent: Consent,
+) -> Update:
+    statement = train_charged(session, instruction, place, consent)
+    trained = session.state()
+    # From here on everything is computed from noised values: error feedback and code cost nothing more.
+    delta = {name: trained[name] - state[name] for name in state}
+    shards, lost = _encode(session, instruction, place, delta, residuals)
+    metrics = {"steps": float(statement.steps), "codec_error": lost}
+    return Update(
+        round=instruction.round,
+        model=instruction.model,
+        client_id=place.client,
+        update_seq=instruction.round.round,
+        num_examples=0,
+        shards=shards,
+        metrics=check_outgoing(metrics, private=True, allowed=consent.metrics),
+        privacy=statement,
+    )
+
+
+def _allowed(metrics: Mapping[str, float], names: Collection[str]) -> dict[str, float]:
+    """Keep what the site policy lets out."""
+    return {name: value for name, value in metrics.items() if ANY in names or name in names}
+
+
 def _encode(
     session: Session, instruction: Instruction, place: Place, delta: Arrays, residuals: Residuals
 ) -> tuple[tuple[Shard, ...], float]:
@@ -162,5 +237,5 @@ def _encode(
 def _evaluate(session: Session, instruction: Instruction, place: Place) -> Evaluation:
     metrics = session.evaluate_client(place.partition)
     # Only means over samples: the server weighs them by the number of samples.
-    values = {name: value for name, value in metrics.values().items() if name in _MEANS_OVER_SAMPLES}
+    values = {name: value for name, value in metrics.values().items() if name in MEANS_OVER_SAMPLES}
     return Evaluation(instruction.round, instruction.model, place.client, metrics.samples, values)

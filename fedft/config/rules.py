@@ -34,6 +34,8 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     yield from _rounds(config)
     yield from _data(config)
     yield from _evaluation(config)
+    if config.privacy.mechanism != "none":
+        yield from _privacy(config)
 
 
 def _model(config: RunConfig) -> Iterator[Contradiction]:
@@ -115,4 +117,48 @@ def _evaluation(config: RunConfig) -> Iterator[Contradiction]:
             "data.test",
             "evaluation needs test records, or evaluation.every = 0",
             ("evaluation.every",),
+        )
+
+
+def _privacy(config: RunConfig) -> Iterator[Contradiction]:
+    """What would leave a private client's data unaccounted for, or cannot be drawn."""
+    mechanism = "privacy.mechanism"
+    if config.rounds.weighting == "examples":
+        yield Contradiction(
+            "rounds.weighting",
+            'private clients withhold how many examples they have; use "uniform"',
+            (mechanism,),
+        )
+    if config.evaluation.federated:
+        yield Contradiction(
+            "evaluation.federated",
+            "metrics of private data would leave without being accounted for",
+            (mechanism,),
+        )
+    if config.task.too_long == "error":
+        yield Contradiction(
+            "task.too_long",
+            'an error would tell that a private record is long; use "drop" or "truncate"',
+            (mechanism,),
+        )
+    if config.adapter.initialiser == "lora-sb" and config.data.public == config.data.train != "demo":
+        yield Contradiction(
+            "data.public",
+            "the frame would be built from private records; name public ones, or another adapter.initialiser",
+            (mechanism, "adapter.initialiser", "data.train"),
+        )
+    yield from _sampling(config)
+
+
+def _sampling(config: RunConfig) -> Iterator[Contradiction]:
+    privacy, batch = config.privacy, config.training.batch_size
+    if privacy.max_batch and privacy.sampling != "truncated-poisson":
+        yield Contradiction(
+            "privacy.max_batch", f"{privacy.sampling} sampling has no cap", ("privacy.sampling",)
+        )
+    elif privacy.max_batch and privacy.max_batch < batch:
+        yield Contradiction(
+            "privacy.max_batch",
+            f"{privacy.max_batch} is below training.batch_size {batch}",
+            ("privacy.sampling", "training.batch_size"),
         )

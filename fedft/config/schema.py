@@ -201,6 +201,40 @@ class StoreSection(Section):
     keep_states: int = Field(0, ge=0, description="keep the last k rounds' states; 0: all")
 
 
+class PrivacySection(Section):
+    """Differential privacy of the clients' data. What one site allows stands in its own policy."""
+
+    mechanism: Literal["none", "example"] = Field(
+        "none", description="none, or example: DP-SGD at every client, whose unit is one example"
+    )
+    epsilon: float = Field(
+        8.0, gt=0, description="most that the whole run may cost one client's data, at delta"
+    )
+    delta: float = Field(
+        1e-5, gt=0, lt=1, description="below one over the examples of every client, which each one checks"
+    )
+    noise_multiplier: float = Field(
+        0.0, ge=0, description="noise over max_grad_norm; 0: the least that keeps the run within epsilon"
+    )
+    max_grad_norm: float = Field(
+        1.0, gt=0, description="L2 bound of one example's gradient; takes the place of training's"
+    )
+    sampling: Literal["poisson", "truncated-poisson", "shuffled"] = Field(
+        "poisson",
+        description="how batches are drawn: training.batch_size is their mean, or their size (shuffled, "
+        "which is accounted without amplification)",
+    )
+    max_batch: int = Field(
+        0, ge=0, description="cap of truncated-poisson batches; 0: one and a half times training.batch_size"
+    )
+    spare_rounds: int = Field(
+        0,
+        ge=0,
+        description="rounds beyond rounds.total that the noise is calibrated for, so that rounds that were "
+        "charged and then lost can be repeated within epsilon",
+    )
+
+
 class RunConfig(Section):
     """One federated run."""
 
@@ -211,6 +245,7 @@ class RunConfig(Section):
     data: DataSection = DataSection()
     adapter: AdapterSection = AdapterSection()
     training: TrainingSection = TrainingSection()
+    privacy: PrivacySection = PrivacySection()
     rounds: RoundsSection = RoundsSection()
     codec: CodecSection = CodecSection()
     evaluation: EvaluationSection = EvaluationSection()

@@ -79,7 +79,12 @@ class LinkClient:
 
     # -- the session -----------------------------------------------------------------------------------
 
-    def session(self, on_accepted: Callable[[Accepted], None], on_work: Callable[[Work], None]) -> None:
+    def session(
+        self,
+        on_accepted: Callable[[Accepted], None],
+        on_work: Callable[[Work], None],
+        on_withdrawn: Callable[[str], None] = lambda _message_id: None,
+    ) -> None:
         """Hold one session until it breaks or ``stop`` is set.
 
         Raises:
@@ -98,7 +103,7 @@ class LinkClient:
             with raised(self.address):
                 for signal in call:
                     pulse.heard()
-                    self._take(signal, pulse, on_accepted, on_work)
+                    self._take(signal, pulse, on_accepted, on_work, on_withdrawn)
             if not self._stop.is_set():
                 raise FedftError(UNREACHABLE, f"{self.address} has ended the session")
         except FedftError:
@@ -112,6 +117,7 @@ class LinkClient:
         self,
         on_accepted: Callable[[Accepted], None],
         on_work: Callable[[Work], None],
+        on_withdrawn: Callable[[str], None],
         on_broken: Callable[[FedftError], None],
     ) -> None:
         """Hold sessions one after the other until ``stop`` is set, pausing between them.
@@ -128,7 +134,7 @@ class LinkClient:
 
         while not self._stop.is_set():
             try:
-                self.session(accepted, on_work)
+                self.session(accepted, on_work, on_withdrawn)
             except FedftError as error:
                 on_broken(error)
                 self._stop.wait(backoff.pause())
@@ -139,6 +145,7 @@ class LinkClient:
         pulse: _Pulse,
         on_accepted: Callable[[Accepted], None],
         on_work: Callable[[Work], None],
+        on_withdrawn: Callable[[str], None],
     ) -> None:
         kind = signal.WhichOneof("kind")
         if kind == "accepted":
@@ -156,6 +163,8 @@ class LinkClient:
             )
         elif kind == "work":
             on_work(_work(signal.work))
+        elif kind == "withdrawal":
+            on_withdrawn(signal.withdrawal.message_id)
 
     # -- transfers -------------------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from flwr.app import Message
+from flwr.app import Error, Message
 
+from fedft.errors import FedftError
 from fedft.link.messages import OwnGrid
 from fedft.link.records import pack, unpack
 from fedft.link.switchboard import Outgoing, Switchboard
@@ -17,6 +18,7 @@ from fedft.wire import open_envelope, seal
 
 _LONGEST_PULL = 1.0
 _LARGEST = 2**31 - 1
+_NEVER = 0  # Flower's number for an error that it does not know
 
 
 class GrpcGrid(OwnGrid):
@@ -53,7 +55,7 @@ class GrpcGrid(OwnGrid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return the replies that are there; waits up to a second for the first, so that none lies idle."""
         found = self._board.collect(message_ids, _LONGEST_PULL)
-        return [Message(pack(envelope), reply_to=self._sent.pop(key)) for key, envelope in found.items()]
+        return [_reply(self._sent.pop(key), outcome) for key, outcome in found.items()]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -92,3 +94,9 @@ class GrpcGrid(OwnGrid):
             signed = seal(open_envelope(envelope, max_bytes=_LARGEST), self._key)
             self._last_signed = (envelope, signed, hashlib.sha256(signed).hexdigest())
         return self._last_signed[1], self._last_signed[2]
+
+
+def _reply(message: Message, outcome: bytes | FedftError) -> Message:
+    if isinstance(outcome, FedftError):
+        return Message(Error(code=_NEVER, reason=str(outcome)), reply_to=message)
+    return Message(pack(outcome), reply_to=message)

@@ -13,7 +13,7 @@ from fedft.link.inbox import Inbox
 from fedft.link.keys import node_id
 from fedft.link.members import Member, Members
 from fedft.link.status import abort, reporting
-from fedft.link.switchboard import Outgoing, Session, Switchboard
+from fedft.link.switchboard import Outgoing, Session, Switchboard, Withdrawn
 from fedft.link.tls import peer_fingerprint
 from fedft.link.transfer import PartialFile, pieces
 from fedft.wire.v1 import link_pb2 as pb
@@ -131,7 +131,9 @@ class LinkService(LinkServicer):  # type: ignore[misc]
                 continue
             if message is None:
                 return
-            if message.remaining > 0:
+            if isinstance(message, Withdrawn):
+                yield pb.ServerSignal(withdrawal=pb.Withdrawal(message_id=message.message_id))
+            elif message.remaining > 0:
                 yield pb.ServerSignal(work=_work(message))
 
     def _file(self, member: Member, header: Any) -> tuple[PartialFile, Outgoing]:

@@ -32,6 +32,13 @@ class Outgoing:
         return self.closes_at - time.monotonic()
 
 
+@dataclass(frozen=True)
+class Withdrawn:
+    """A message that was closed before its time."""
+
+    message_id: str
+
+
 @dataclass(eq=False)
 class Session:
     """One stream of one client. ``work`` holds what is to be sent; None ends the stream."""
@@ -41,7 +48,7 @@ class Session:
     instance: bytes
     peer: str
     software: str = ""
-    work: queue.SimpleQueue[Outgoing | None] = field(default_factory=queue.SimpleQueue)
+    work: queue.SimpleQueue[Outgoing | Withdrawn | None] = field(default_factory=queue.SimpleQueue)
     since: float = field(default_factory=time.time)
     last_heard: float = field(default_factory=time.monotonic)
     ended: FedftError | None = None
@@ -72,7 +79,8 @@ class Switchboard:
         self._changed = threading.Condition()
         self._sessions: dict[int, Session] = {}
         self._open: dict[str, Outgoing] = {}
-        self._replies: dict[str, bytes] = {}
+        self._replies: dict[str, bytes | FedftError] = {}
+        self._barred: dict[int, FedftError] = {}
 
     # -- the coordinator's side ------------------------------------------------------------------------
 
@@ -87,27 +95,38 @@ class Switchboard:
             return list(self._sessions.values())
 
     def send(self, messages: Iterable[Outgoing]) -> None:
-        """Open messages; those for absent nodes wait until they come or the message closes."""
+        """Open messages; those for absent nodes wait until they come or the message closes.
+
+        A message to a node that was expelled fails at once.
+        """
         with self._changed:
             self._drop_closed()
             for message in messages:
+                if message.node in self._barred:
+                    self._replies[message.message_id] = self._barred[message.node]
+                    continue
                 self._open[message.message_id] = message
                 if (session := self._sessions.get(message.node)) is not None:
                     session.work.put(message)
 
-    def collect(self, message_ids: Iterable[str], wait: float) -> dict[str, bytes]:
-        """Take the replies that are there, after waiting up to ``wait`` seconds for the first."""
+    def collect(self, message_ids: Iterable[str], wait: float) -> dict[str, bytes | FedftError]:
+        """Take the replies that are there, after waiting up to ``wait`` seconds for the first.
+
+        An error stands for a reply that will never come.
+        """
         wanted = set(message_ids)
         with self._changed:
             self._changed.wait_for(lambda: not wanted.isdisjoint(self._replies), wait)
             return {key: self._replies.pop(key) for key in wanted & self._replies.keys()}
 
     def withdraw(self, message_ids: Iterable[str]) -> None:
-        """Close messages; replies to them are refused from now on."""
+        """Close messages; replies to them are refused from now on, and who is connected is told."""
         with self._changed:
             for key in message_ids:
-                self._open.pop(key, None)
                 self._replies.pop(key, None)
+                message = self._open.pop(key, None)
+                if message is not None and (session := self._sessions.get(message.node)) is not None:
+                    session.work.put(Withdrawn(key))
 
     # -- the clients' side -----------------------------------------------------------------------------
 
@@ -130,6 +149,7 @@ class Switchboard:
                         hint="one daemon for each key; if no other should run, treat the key as stolen",
                     )
                 present.end()
+            self._barred.pop(session.node, None)  # who comes this far is enrolled, perhaps again
             self._sessions[session.node] = session
             self._drop_closed()
             for message in self._open.values():
@@ -143,11 +163,14 @@ class Switchboard:
                 del self._sessions[session.node]
 
     def expel(self, node: int, error: FedftError) -> None:
-        """End a node's session and close everything that is open for it."""
+        """End a node's session and fail everything that is open for it."""
         with self._changed:
+            self._barred[node] = error
             for key in [key for key, message in self._open.items() if message.node == node]:
                 del self._open[key]
+                self._replies[key] = error
             session = self._sessions.pop(node, None)
+            self._changed.notify_all()
         if session is not None:
             session.end(error)
 

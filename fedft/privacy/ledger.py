@@ -44,6 +44,7 @@ class _DatasetState:
     fingerprint: str
     examples: int
     events: list[Event] = field(default_factory=list)
+    by_run: dict[str, list[Event]] = field(default_factory=dict)
 
 
 def fingerprint(records: Iterable[bytes]) -> str:
@@ -157,6 +158,11 @@ class Ledger:
         self.refresh()
         return merge(self._known(dataset).events)
 
+    def events_of_run(self, dataset: str, run: str) -> list[Event]:
+        """Return what one run has released from the data set, repeated and lost rounds included."""
+        self.refresh()
+        return merge(self._known(dataset).by_run.get(run, []))
+
     def datasets(self) -> list[str]:
         """Return the enrolled names, in order of enrolment."""
         self.refresh()
@@ -226,7 +232,9 @@ class Ledger:
                 state = self._datasets[body["dataset"]]
                 state.fingerprint, state.examples = body["fingerprint"], body["examples"]
             elif body["kind"] == "charge":
-                self._datasets[body["dataset"]].events.append(Event(**body["event"]))
+                event = Event(**body["event"])
+                self._datasets[body["dataset"]].events.append(event)
+                self._datasets[body["dataset"]].by_run.setdefault(body["run"], []).append(event)
             elif body.get("format") != FORMAT:
                 raise FedftError(
                     "FEDFT-8203",

@@ -17,6 +17,7 @@ Value = TypeVar("Value")
 
 PUBLIC = frozenset(
     {
+        "codec_error",
         "delta",
         "epsilon",
         "expected_batch",
@@ -25,10 +26,28 @@ PUBLIC = frozenset(
         "max_grad_norm",
         "noise_multiplier",
         "payload_bytes",
+        "sample_rate",
         "steps",
     }
 )
-"""Names that may leave a private round; `payload_bytes` is the size of the encoded, already noised update."""
+"""Names that may leave a private round.
+
+`payload_bytes` and `codec_error` are the size of the encoded update and what the code left out of it:
+functions of the update after noise. `sample_rate` is the expected batch over the number of examples.
+"""
+
+_HARMLESS = tuple(f"FEDFT-{section}" for section in (1, 2, 4, 5, 7, 80, 81, 82, 83, 84, 85, 86))
+_MAY_TELL = frozenset(f"FEDFT-{number}" for number in (7010, 7011, 8206, 8403, 8408))
+
+
+def outgoing_message(code: str, message: str) -> str:
+    """Return the text of a private round's refusal, without what may quote records.
+
+    Errors of reading data and of training (3xxx), unforeseen ones, sizes of batches and the fingerprint of
+    the data keep their text at the site. The code leaves: that a site refuses is visible anyway.
+    """
+    harmless = code.startswith(_HARMLESS) and code not in _MAY_TELL
+    return message if harmless else "the reason stays at the site, since the round is private; see its log"
 
 
 def check_outgoing(

@@ -17,6 +17,7 @@ from fedft.config.load import from_json
 from fedft.config.render import to_toml
 from fedft.errors import FedftError
 from fedft.report import facts, format, plots
+from fedft.report.spending import spending
 from fedft.store import RoundRecord, RunRecord, RunStore
 
 Row = dict[str, Any]
@@ -72,6 +73,8 @@ def render(
             plots=_plots(rounds, metric),
             traffic=_traffic(rounds),
             setbacks=_setbacks(rounds),
+            spending=spending(rounds),
+            privacy=config.privacy,
             rounds=rounds,
             coding=_coding(rounds, parameters),
             codec=config.codec.name,

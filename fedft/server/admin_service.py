@@ -24,6 +24,7 @@ from fedft.link.tls import peer_fingerprint
 from fedft.link.transfer import pieces
 from fedft.server.audit import AuditLog
 from fedft.server.authority import Authority
+from fedft.server.dry_run import dry_run
 from fedft.server.enrolling import enroll
 from fedft.server.feed import Feed, event_to_dict
 from fedft.server.registry import MemberRecord, Registry
@@ -96,6 +97,10 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         """Return what was refused at the link."""
         return self._read(context, lambda: {"incidents": self._registry.incidents(request.last)})
 
+    def ValidateConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Try a configuration against this server's models and data, without starting anything."""
+        return self._read(context, lambda: dry_run(from_json(request.config_json)))
+
     def WatchRun(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Send the run as it stands, then its events until it ends or is interrupted."""
         with reporting(context):
@@ -140,6 +145,19 @@ class AdminService(AdminServicer):  # type: ignore[misc]
     def StopRun(self, request: Any, context: Any) -> Any:  # noqa: N802
         """End a run for good."""
         return self._change(context, lambda who: self._turn(who, "stop", request.run, self._runner.stop))
+
+    def RollBackRun(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take back the rounds after a committed one of a run that rests."""
+        number = request.round
+        return self._change(
+            context,
+            lambda who: self._turn(
+                who,
+                f"roll back to round {number} of",
+                request.run,
+                lambda run: self._runner.roll_back(run, number),
+            ),
+        )
 
     def ExportRun(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Send the files of an adapter or a merged model."""

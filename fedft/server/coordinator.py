@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from flwr.app import MessageType
 from flwr.serverapp import Grid
@@ -38,6 +38,7 @@ from fedft.server.settle import settle_update
 from fedft.server.timing import PhaseTimer
 from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
 from fedft.store.files import Arrays
+from fedft.store.records import BUDGET_SPENT
 
 
 @dataclass
@@ -148,10 +149,13 @@ class Coordinator:
         """Carry out one round on the state of ``step``, which the last round made of ``before``."""
         rounds = self.config.rounds
         timer = PhaseTimer()
-        cohort = select_cohort(self.roster, rounds.cohort, seed=self.config.seed, round_number=number)
+        cohort = select_cohort(self._able(number), rounds.cohort, seed=self.config.seed, round_number=number)
         with timer.phase("training"):
             aggregator, updates, deliveries = self._train(number, before, step, cohort)
-        self._require_enough(number, updates, len(cohort))
+        if not self._enough(updates, len(cohort)):
+            if self.participation.note_spent(updates):
+                return self._round(number, before, step)
+            self._refuse(number, updates, len(cohort))
         with timer.phase("aggregation"):
             seed = self.book.codec_seed(number + 1)
             new = self.book.downlink().apply(step.state, aggregator.result(), step.residual, seed)
@@ -167,15 +171,31 @@ class Coordinator:
         self.participation.note(number, updates)
         return new
 
-    def _require_enough(self, number: int, updates: list[UpdateRecord], asked: int) -> None:
+    def _able(self, number: int) -> list[str]:
+        """Return the clients that have privacy budget left."""
+        able = [client for client in self.roster if client not in self.participation.spent]
+        if len(able) < self._fewest_clients():
+            spent = ", ".join(sorted(self.participation.spent))
+            raise FedftError(
+                "FEDFT-6108",
+                f"round {number}: {len(able)} of {len(self.roster)} clients have privacy budget left, "
+                f"the run needs {self._fewest_clients()}; spent: {spent}",
+                hint="the committed rounds stand; further ones need larger budgets at the sites",
+            )
+        return able
+
+    def _enough(self, updates: list[UpdateRecord], asked: int) -> bool:
+        accepted = sum(record.status == "accepted" for record in updates)
+        return accepted >= replies_needed(asked, self.config.rounds.min_replies)
+
+    def _refuse(self, number: int, updates: list[UpdateRecord], asked: int) -> NoReturn:
         needed = replies_needed(asked, self.config.rounds.min_replies)
         accepted = sum(record.status == "accepted" for record in updates)
-        if accepted < needed:
-            raise FedftError(
-                "FEDFT-6102",
-                f"round {number} got {accepted} of the {needed} updates that it needs: {_reasons(updates)}",
-                hint=f"mend the clients, then resume run {self.run.id}",
-            )
+        raise FedftError(
+            "FEDFT-6102",
+            f"round {number} got {accepted} of the {needed} updates that it needs: {_reasons(updates)}",
+            hint=f"mend the clients, then resume run {self.run.id}",
+        )
 
     def _train(
         self, number: int, before: Arrays, step: Step, cohort: list[str]
@@ -188,10 +208,12 @@ class Coordinator:
         aggregator = self.book.aggregator(number, step.state, cohort)
         updates, deliveries = [], []
         for answer in self._exchange(broadcast, cohort, number, MessageType.TRAIN):
-            record = settle_update(answer, aggregator, self.book.max_reply_bytes)
+            record = settle_update(answer, aggregator, self.book.max_reply_bytes, self.config.privacy)
             updates.append(record)
             self.observe(ClientAnswered(number, record))
             self._note_data(number, record)
+            if record.code == BUDGET_SPENT:
+                self._notice("budget-spent", f"round {number}, {record.client}: {record.message}")
             if record.status in ("failed", "late"):
                 self._notice("client-failed", f"round {number}, {record.client}: {record.message}")
             item = delivery(answer, self.model.setup_digest)
@@ -261,7 +283,12 @@ class Coordinator:
         self.observe(Notice(kind, message))
 
     def _wanted_clients(self) -> int:
-        return self.config.rounds.min_clients or self.config.data.partition.clients
+        wanted = self.config.rounds.min_clients or self.config.data.partition.clients
+        return max(wanted - len(self.participation.spent), self._fewest_clients())
+
+    def _fewest_clients(self) -> int:
+        rounds, clients = self.config.rounds, self.config.data.partition.clients
+        return rounds.min_clients or replies_needed(clients, rounds.min_replies)
 
 
 def _reasons(updates: list[UpdateRecord]) -> str:

@@ -69,6 +69,17 @@ class Runner(threading.Thread):
         """End a run for good."""
         return self._turn(reference, "stopped", allowed=("run", "paused"))
 
+    def roll_back(self, reference: str, round_number: int) -> RunRecord:
+        """Take back the rounds after a committed one of a run that rests; it stays paused."""
+        run = self._store.run(reference)
+        state = self.state(run, self._registry.wanted().get(run.id))
+        if state in ("running", "ending", "waiting"):
+            raise FedftError(
+                "FEDFT-6208", f"run {run.id} is {state}", hint="pause it and wait until it rests"
+            )
+        self._registry.want(run.id, "paused")
+        return self._store.roll_back(run.id, round_number)
+
     def state(self, run: RunRecord, wanted: Wanted | None) -> str:
         """Say in one word how a run stands."""
         if run.status == "completed":

@@ -6,15 +6,22 @@ import hashlib
 from typing import Literal
 
 from fedft.aggregation import Refused, RoundAggregator
+from fedft.config.schema import PrivacySection
 from fedft.errors import FedftError
 from fedft.server.dispatch import read_reply
 from fedft.server.exchange import Answer
+from fedft.server.statements import stated_privacy
 from fedft.store import UpdateRecord
 from fedft.wire import Refusal, Update
 
 
-def settle_update(answer: Answer, aggregator: RoundAggregator, max_bytes: int) -> UpdateRecord:
-    """Offer the client's update to the aggregator; whatever is wrong with it harms this client only."""
+def settle_update(
+    answer: Answer, aggregator: RoundAggregator, max_bytes: int, privacy: PrivacySection
+) -> UpdateRecord:
+    """Offer the client's update to the aggregator; whatever is wrong with it harms this client only.
+
+    What a private update states goes into the record's metrics, under names that begin with ``privacy.``.
+    """
     if answer.failure:
         return answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
     try:
@@ -27,6 +34,10 @@ def settle_update(answer: Answer, aggregator: RoundAggregator, max_bytes: int) -
         return answer_record(
             answer, "refused", code="FEDFT-6104", message=f"sent {type(reply).__name__}, not an update"
         )
+    try:
+        stated = stated_privacy(reply, privacy)
+    except FedftError as error:
+        return answer_record(answer, "refused", code=error.code, message=error.message)
     verdict = aggregator.offer(answer.request.client, reply)
     if isinstance(verdict, Refused):
         return answer_record(answer, "refused", code=verdict.code, message=verdict.message)
@@ -36,7 +47,7 @@ def settle_update(answer: Answer, aggregator: RoundAggregator, max_bytes: int) -
         weight=verdict.weight,
         num_examples=reply.num_examples,
         digest=hashlib.sha256(answer.envelope).hexdigest(),
-        metrics=dict(reply.metrics),
+        metrics=dict(reply.metrics) | stated,
     )
 
 

@@ -99,7 +99,7 @@ class RunStore:
     def update_run(self, run_id: str, **values: str) -> None:
         """Set columns of a run: ``status``, ``error``, or one of the digests."""
         with self._transaction() as connection:
-            connection.execute(update(schema.runs).where(schema.runs.c.id == run_id).values(**values))
+            _set(connection, run_id, **values)
 
     def set_status(self, run_id: str, status: RunStatus, error: str = "") -> None:
         """Record how a run stands."""
@@ -146,6 +146,29 @@ class RunStore:
             )
             for row in rows
         ]
+
+    def roll_back(self, run_id: str, round_number: int) -> RunRecord:
+        """Take back every round after a committed one; resuming the run goes on from there.
+
+        What clients spent of their privacy budgets in rounds that are taken back stays spent.
+
+        Raises:
+            FedftError: FEDFT-6003 the round is not committed, FEDFT-6005 its state is not kept any more,
+                FEDFT-6007 a process is carrying the run out.
+
+        """
+        with self.lock(run_id):
+            self.state(run_id, round_number)
+            self.residual(run_id, round_number)
+            last = self.last_round(run_id)
+            with self._transaction() as connection:
+                for table in (schema.evaluations, schema.updates, schema.rounds):
+                    later = (table.c.run_id == run_id) & (table.c.round > round_number)
+                    connection.execute(delete(table).where(later))
+                _set(connection, run_id, status="interrupted", final_digest="", error="")
+                message = f"from round {last} to round {round_number}"
+                connection.execute(insert(schema.events).values(_event(run_id, "rolled-back", message)))
+        return self.run(run_id)
 
     def put_evaluations(self, run_id: str, round_number: int, records: Sequence[EvaluationRecord]) -> None:
         """Add evaluations to a committed round, in place of earlier ones of the same scope and group."""
@@ -237,11 +260,8 @@ class RunStore:
 
     def add_event(self, run_id: str, kind: str, message: str) -> None:
         """Append one line to the run's history."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
         with self._transaction() as connection:
-            connection.execute(
-                insert(schema.events).values(run_id=run_id, time=now, kind=kind, message=message)
-            )
+            connection.execute(insert(schema.events).values(_event(run_id, kind, message)))
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """Return the run's history, oldest first: time, kind and message of each event."""
@@ -279,6 +299,15 @@ class RunStore:
             raise FedftError(
                 "FEDFT-6004", f"cannot write to the run store {self.folder}: {error.orig}"
             ) from error
+
+
+def _set(connection: Connection, run_id: str, **values: str) -> None:
+    connection.execute(update(schema.runs).where(schema.runs.c.id == run_id).values(**values))
+
+
+def _event(run_id: str, kind: str, message: str) -> dict[str, str]:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"run_id": run_id, "time": now, "kind": kind, "message": message}
 
 
 def _runs_with_rounds() -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class CausalLM:
             "labels": pad(labels, IGNORED),
         }
 
-    def per_sample_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def per_sample_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean over a sample's loss tokens of their negative log-likelihood.
 
         A sample weighs the same however long it is, so a batch's loss does not depend on how samples
@@ -93,7 +93,7 @@ def _final(text: str, marker: str) -> str:
     return (text.rpartition(marker)[2] if marker else text).strip()
 
 
-def token_losses(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+def token_losses(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Sum of the loss tokens' negative log-likelihood and their number, float32, each of shape (batch,).
 
     The token at position t is predicted from position t - 1. Positions before the first loss token of

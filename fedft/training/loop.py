@@ -76,13 +76,11 @@ def train_local(
         raise FedftError("FEDFT-3031", f"nothing to train: {len(samples)} samples, {len(adapters)} matrices")
     model.eval()
     steps = local_steps(section, len(samples))
-    optimizer = _optimizer(section, adapters, head)
+    optimizer = make_optimizer(section, adapters, head)
     peaks = [group["lr"] for group in optimizer.param_groups]
     examples, loss_sum = 0, 0.0
     for step, batch in enumerate(_batches(samples, section, steps, generator)):
-        factor = rate_factor(section, first_step + step, total_steps or steps)
-        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-            group["lr"] = peak * factor
+        set_rates(optimizer, peaks, section, first_step + step, total_steps or steps)
         optimizer.zero_grad()
         loss_sum += _accumulate(model, task, batch, section)
         _clip([*adapters, *head], section.max_grad_norm, first_step + step)
@@ -92,9 +90,10 @@ def train_local(
     return TrainReport(steps, examples, loss_sum / examples, time.monotonic() - started)
 
 
-def _optimizer(
+def make_optimizer(
     section: TrainingSection, adapters: Sequence[nn.Parameter], head: Sequence[nn.Parameter]
 ) -> torch.optim.AdamW:
+    """Return AdamW over the matrices R, and over the head at its own learning rate."""
     rate = section.learning_rate
     groups = [(adapters, rate), (head, section.head_learning_rate or rate)]
     return adamw_class(section.optimizer, (*adapters, *head)[0].device)(
@@ -102,6 +101,15 @@ def _optimizer(
         betas=(section.beta1, section.beta2),
         weight_decay=section.weight_decay,
     )
+
+
+def set_rates(
+    optimizer: torch.optim.Optimizer, peaks: Sequence[float], section: TrainingSection, step: int, total: int
+) -> None:
+    """Set each group's learning rate for a step, counted from 0 over ``total`` steps of the run."""
+    factor = rate_factor(section, step, total)
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        group["lr"] = peak * factor
 
 
 def _batches(

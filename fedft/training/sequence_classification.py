@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,7 +38,7 @@ class SequenceClassification:
             batch["token_type_ids"] = pad([sample.type_ids for sample in samples], 0)
         return batch
 
-    def per_sample_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def per_sample_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """Cross-entropy of each sample's class."""
         return F.cross_entropy(class_logits(model, batch), batch["labels"], reduction="none")
 
@@ -62,7 +62,7 @@ class SequenceClassification:
                 yield sample.group, {"loss": Mean(loss, 1), "accuracy": Mean(float(correct), 1)}
 
 
-def class_logits(model: nn.Module, batch: Batch) -> Tensor:
+def class_logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Float32 logits of shape (batch, classes)."""
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     logits: Tensor = model(**inputs).logits

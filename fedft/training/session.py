@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fedft.adapters import (
     AdapterHandle,
@@ -28,10 +30,13 @@ from fedft.data.records import Records
 from fedft.data.report import DataReport
 from fedft.errors import FedftError
 from fedft.models.load import BaseModel, load_base
+from fedft.privacy.configured import PrivateRounds
+from fedft.privacy.ledger import fingerprint
 from fedft.store.files import Arrays
 from fedft.training import seeds
 from fedft.training.loop import TrainReport, train_local
 from fedft.training.metrics import Metrics
+from fedft.training.private import made_up_samples, train_private
 from fedft.training.schedule import local_steps
 from fedft.training.task import Task, make_task, to_device
 
@@ -68,6 +73,7 @@ class Session:
         self._handle: AdapterHandle | None = None
         self._frame_digest = ""
         self._clients: dict[int, ClientData] = {}
+        self._fingerprints: dict[int, tuple[str, int]] = {}
 
     # -- model ---------------------------------------------------------------------------------------
 
@@ -171,6 +177,26 @@ class Session:
         shown = {f"samples_{name}": float(count) for name, count in counts.items() if count}
         return LocalReport(len(data.train), metrics | shown)
 
+    def train_private(self, client: int, rounds: PrivateRounds, *, round_number: int) -> None:
+        """Train one client privately for one round from the loaded state; charge the round before.
+
+        ``rounds`` are those of `client_records` records. Nothing of the data comes out but the state.
+        """
+        head, matrices = self._trainable(head_only=False)
+        train_private(
+            self.base.model,
+            self.task,
+            self.client_data(client).train,
+            self.config.training,
+            rounds,
+            max_grad_norm=self.config.privacy.max_grad_norm,
+            probe=made_up_samples(self.config, self.base.model, self.base.tokenizer),
+            adapters=matrices,
+            head=head,
+            first_step=(round_number - 1) * rounds.steps,
+            total_steps=self.config.rounds.total * rounds.steps,
+        )
+
     def fit(
         self,
         samples: Sequence[Any],
@@ -182,11 +208,7 @@ class Session:
         head_only: bool = False,
     ) -> TrainReport:
         """Train the adapters (and the head) on samples; see ``train_local``."""
-        parameters = self.adapters.named_trainable_parameters()
-        head = [parameters[name] for name in self.adapters.extra_names]
-        matrices = [value for name, value in parameters.items() if name not in self.adapters.extra_names]
-        for matrix in matrices:
-            matrix.requires_grad_(not head_only)
+        head, matrices = self._trainable(head_only=head_only)
         return train_local(
             self.base.model,
             self.task,
@@ -198,6 +220,15 @@ class Session:
             first_step=first_step,
             total_steps=total_steps,
         )
+
+    def _trainable(self, *, head_only: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the head's parameters and the matrices R; the latter rest if only a head is trained."""
+        parameters = self.adapters.named_trainable_parameters()
+        head = [parameters[name] for name in self.adapters.extra_names]
+        matrices = [value for name, value in parameters.items() if name not in self.adapters.extra_names]
+        for matrix in matrices:
+            matrix.requires_grad_(not head_only)
+        return head, matrices
 
     # -- evaluation ----------------------------------------------------------------------------------
 
@@ -237,6 +268,24 @@ class Session:
             train, held_out = self._hold_out(samples, client)
             self._clients[client] = ClientData(train, held_out, report)
         return self._clients[client]
+
+    def client_records(self, client: int) -> int:
+        """Return how many records a client has, those included that give no sample."""
+        return len(self._partition[client])
+
+    def client_fingerprint(self, client: int) -> tuple[str, int]:
+        """Return a digest of a client's records, and their number.
+
+        A site's own data are taken as they lie there, whatever part of them ``data.max_train`` chooses.
+        """
+        data = self.config.data
+        if client not in self._fingerprints:
+            own = data.partition.clients == 1
+            whole = load_records_of(self.config, "train") if own else self._train_records
+            records = whole if own else whole.take(self._partition[client])
+            encoded = (json.dumps(record, sort_keys=True, default=str).encode() for record in records)
+            self._fingerprints[client] = fingerprint(encoded), len(records)
+        return self._fingerprints[client]
 
     def pooled(self) -> list[Any]:
         """Return all clients' training samples together."""

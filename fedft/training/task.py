@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -32,7 +32,7 @@ class Task(Protocol[S]):
         """A right-padded batch, on the CPU: int64 tensors of shape (batch, length), labels among them."""
         ...
 
-    def per_sample_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def per_sample_loss(self, model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """The loss of each sample in nats, float32 of shape (batch,); the batch is on the model's device."""
         ...
 

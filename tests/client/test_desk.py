@@ -37,11 +37,13 @@ class Link:
     """Delivers one envelope and keeps what is sent."""
 
     def __init__(self) -> None:
-        self.envelope, self.sent, self.broken = b"", [], False
+        self.envelope, self.sent, self.broken, self.downloads = b"", [], False, 0
 
     def download(self, _digest: str, _size: int, path: Path, _seconds: float) -> Path:
+        self.downloads += 1
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(self.envelope)
+        if not path.exists():
+            path.write_bytes(self.envelope)
         return path
 
     def upload(self, _message_id: str, envelope: bytes, _seconds: float) -> None:
@@ -57,6 +59,7 @@ class Worker:
 
     def __init__(self, reply: Reply) -> None:
         self.reply, self.asked, self.error = reply, 0, None
+        self.during, self.withdraws = lambda _message_id: None, ""
 
     def start(self) -> None:
         self.starts += not self.pid
@@ -65,8 +68,14 @@ class Worker:
     def end(self) -> None:
         self.pid = 0
 
+    kill = end
+
     def ask(self, request: dict[str, Any], _seconds: float) -> dict[str, Any]:
         self.asked += 1
+        if self.withdraws:
+            self.during(self.withdraws)
+            if not self.pid:
+                raise FedftError("FEDFT-7040", "killed")
         if self.error is not None:
             raise self.error
         Path(request["reply"]).write_bytes(seal(encode_reply(self.reply)))
@@ -85,6 +94,7 @@ class Bench:
         )
         self.status = Status("a", "h:1")
         self.journal = Journal(folder / "state" / "journal")
+        self.withdrawn: str = ""
 
     def work(
         self, asked: Instruction | None = None, *, key: Ed25519PrivateKey | None = SERVER_KEY
@@ -102,6 +112,9 @@ class Bench:
             signing_key=SITE_KEY,
             server_key=SERVER_KEY.public_key(),
         )
+        if self.withdrawn:
+            desk.withdraw(self.withdrawn)
+        self.worker.during = desk.withdraw
         desk.work(Work("m", "train", "1", digest, len(self.link.envelope), time.monotonic() + 60))
         sent = self.link.sent[before:]
         if not sent:
@@ -142,7 +155,9 @@ def test_a_worker_that_dies_declines_the_round_and_no_later_one(bench: Bench) ->
 
 @pytest.mark.parametrize("key", [None, SITE_KEY], ids=["unsigned", "another key"])
 def test_what_the_server_has_not_signed_is_not_worked_on(bench: Bench, key: Ed25519PrivateKey | None) -> None:
-    assert bench.work(key=key) is None
+    declined = bench.work(key=key)
+    assert isinstance(declined, Refusal)
+    assert (declined.round.run_id, declined.code[:-1]) == ("unread", "FEDFT-400")
     assert bench.worker.asked == 0
     assert "FEDFT-400" in bench.status.last_error
 
@@ -169,8 +184,38 @@ def test_what_cannot_be_journalled_does_not_leave(bench: Bench, monkeypatch: pyt
 def test_an_instruction_larger_than_the_site_takes_is_not_fetched(bench: Bench) -> None:
     limits = bench.site.limits.model_copy(update={"max_download_bytes": 10})
     bench.site = bench.site.model_copy(update={"limits": limits})
+    declined = bench.work()
+    assert isinstance(declined, Refusal)
+    assert declined.code == "FEDFT-7036"
+    assert not bench.link.downloads
+
+
+def test_an_instruction_that_is_there_already_outlives_newer_cut_downloads(bench: Bench) -> None:
+    bench.work()
+    for name in ("a.part", "b.part"):
+        (bench.site.path(bench.site.cache) / "instructions" / name).write_bytes(b"cut")
+    assert bench.work() == bench.worker.reply
+
+
+def test_a_failure_of_a_kind_unknown_declines_and_leaves_the_daemon_up(bench: Bench) -> None:
+    bench.worker.error = ValueError("surprise")
+    declined = bench.work()
+    assert isinstance(declined, Refusal)
+    assert (declined.code, declined.message) == ("FEDFT-7043", "ValueError: surprise")
+    bench.worker.error = None
+    assert bench.work() == bench.worker.reply
+
+
+@pytest.mark.parametrize("code", ["FEDFT-7030", "FEDFT-7038"])
+def test_nothing_is_sent_for_an_instruction_that_cannot_be_had_any_more(
+    bench: Bench, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object) -> None:
+        raise FedftError(code, "closed")
+
+    monkeypatch.setattr(bench.link, "download", closed)
     assert bench.work() is None
-    assert "FEDFT-7036" in bench.status.last_error
+    assert code in bench.status.last_error
 
 
 def test_a_worker_without_memory_declines_and_is_replaced(bench: Bench) -> None:
@@ -193,3 +238,18 @@ def test_lack_of_memory_is_told_from_other_failures() -> None:
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
     assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 EiB"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+def test_an_instruction_that_was_withdrawn_is_not_worked_on(bench: Bench) -> None:
+    bench.withdrawn = "m"
+    assert bench.work() is None
+    assert bench.worker.asked == 0
+
+
+def test_a_worker_busy_with_a_withdrawn_instruction_is_ended_and_with_another_is_not(bench: Bench) -> None:
+    bench.worker.withdraws = "another"
+    assert bench.work() == bench.worker.reply
+    bench.worker.withdraws = "m"
+    declined = bench.work(instruction(2))
+    assert isinstance(declined, Refusal)
+    assert (bench.worker.starts, bench.worker.pid) == (2, 1)

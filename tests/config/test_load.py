@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 from fedft.config import RunConfig, load_config, parse_overrides
 from fedft.config.load import check, from_json, parse_value, to_json
 from fedft.errors import FedftError
+
+PRIVATE = {"mechanism": "example"}
+UNIFORM = {"weighting": "uniform"}
 
 
 def mistakes_of(table: dict[str, object]) -> list[str]:
@@ -93,10 +97,42 @@ def test_a_contradiction_with_a_value_that_is_itself_wrong_is_not_reported() -> 
             },
             "evaluation.exact_match",
         ),
+        ({"privacy": PRIVATE}, "rounds.weighting"),
+        ({"privacy": PRIVATE, "rounds": UNIFORM, "evaluation": {"federated": True}}, "evaluation.federated"),
+        ({"privacy": PRIVATE, "rounds": UNIFORM, "task": {"too_long": "error"}}, "task.too_long"),
+        ({"privacy": PRIVATE, "rounds": UNIFORM, "data": {"train": "x", "public": "x"}}, "data.public"),
+        ({"privacy": PRIVATE | {"max_batch": 64}, "rounds": UNIFORM}, "privacy.max_batch"),
+        (
+            {"privacy": PRIVATE | {"sampling": "truncated-poisson", "max_batch": 31}, "rounds": UNIFORM},
+            "privacy.max_batch",
+        ),
     ],
 )
 def test_each_contradiction_is_found_alone(table: dict[str, object], path: str) -> None:
     assert [line.partition(":")[0] for line in mistakes_of(table)] == [path]
+
+
+def test_a_private_run_lists_all_that_would_leak() -> None:
+    found = mistakes_of(
+        {"privacy": PRIVATE, "evaluation": {"federated": True}, "task": {"too_long": "error"}}
+    )
+
+    assert {line.partition(":")[0] for line in found} == {
+        "rounds.weighting",
+        "evaluation.federated",
+        "task.too_long",
+    }
+
+
+def test_without_privacy_nothing_of_it_is_asked_for() -> None:
+    assert check({"privacy": {"max_batch": 1}}).privacy.mechanism == "none"
+
+
+def test_the_flower_manifest_lists_every_key() -> None:
+    manifest = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    listed = manifest["tool"]["flwr"]["app"]["config"]["privacy"]
+
+    assert list(listed) == list(RunConfig().privacy.model_dump())
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,13 +18,17 @@ from fedft.client.answer import process_worker
 from fedft.config import load_config
 from fedft.server.simulate import simulate
 from fedft.store import RunStore
+from tests.deployment import Deployment, free_ports
+from tests.superlink import SuperLink, wait_for_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 BIN126 = ROOT / ".venv-flwr126" / "bin"
+CLIENTS = 2
 SHORT = {
+    "data.partition.clients": CLIENTS,
     "rounds.total": 2,
     "training.steps": 3,
     "data.max_train": 400,
@@ -79,7 +81,7 @@ def _flwr_run(tmp_path: Path) -> str:
         home.mkdir(exist_ok=True)
         (home / "config.toml").write_text(f'[superlink]\ndefault = "test"\n[superlink.test]\n{address}')
         command = ["flwr", "run", ".", "test", "--stream", "-c", _flower_settings(store)]
-        command += ["--federation-config", "num-supernodes=4 client-resources-num-cpus=1"]
+        command += ["--federation-config", f"num-supernodes={CLIENTS} client-resources-num-cpus=1"]
         output = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400, check=False
         )
@@ -93,7 +95,7 @@ class _Superlink:
         self._folder, self._environment = folder, environment
 
     def __enter__(self) -> str:
-        ports = _free_ports(2)
+        ports = free_ports(2)
         command = ["flower-superlink", "--insecure", "--simulation", "--isolation", "subprocess"]
         command += ["--host", "127.0.0.1", "--port", str(ports[0])]
         command += ["--control-api-address", f"127.0.0.1:{ports[1]}"]
@@ -101,7 +103,7 @@ class _Superlink:
         self._process = subprocess.Popen(
             command, env=self._environment, stdout=self._log, stderr=self._log, start_new_session=True
         )
-        _wait_for_port(ports[0])
+        wait_for_port(ports[0])
         return f'address = "127.0.0.1:{ports[0]}"\ninsecure = true\n'
 
     def __exit__(self, *_error: object) -> None:
@@ -113,11 +115,25 @@ class _Superlink:
         self._log.close()
 
 
+def _supernodes(tmp_path: Path) -> str:
+    store, environment = tmp_path / "store", _environment(tmp_path, BIN)
+    with SuperLink(tmp_path / "superlink", environment, CLIENTS) as superlink:
+        output = superlink.run(_flower_settings(store))
+        return _digest(store, output, superlink.logs())
+
+
+def _grpc_link(tmp_path: Path) -> str:
+    config = load_config("demo", _settings(tmp_path / "store"))
+    with Deployment(tmp_path / "deployment", CLIENTS) as deployment:
+        run = deployment.start().start_run(config)
+        return str(deployment.wait_complete(run)["final_digest"])
+
+
 def _flower_simulation(tmp_path: Path) -> str:
     if not (BIN126 / "flower-simulation").exists():
         pytest.skip(f"no Flower 1.26 in {BIN126}: run make flwr126")
     store = tmp_path / "store"
-    command = [str(BIN126 / "flower-simulation"), "--app", ".", "--num-supernodes", "4"]
+    command = [str(BIN126 / "flower-simulation"), "--app", ".", "--num-supernodes", str(CLIENTS)]
     command += ["--run-config", _flower_settings(store)]
     output = subprocess.run(
         command,
@@ -131,29 +147,13 @@ def _flower_simulation(tmp_path: Path) -> str:
     return _digest(store, output)
 
 
-def _digest(store: Path, output: subprocess.CompletedProcess[str]) -> str:
+def _digest(store: Path, output: subprocess.CompletedProcess[str], logs: str = "") -> str:
     if not (store / "fedft.sqlite").exists():
-        pytest.fail(f"no run was made:\n{output.stdout[-3000:]}\n{output.stderr[-3000:]}")
+        pytest.fail(f"no run was made:\n{output.stdout[-3000:]}\n{output.stderr[-3000:]}\n{logs}")
     run = RunStore(store).run("latest")
-    assert run.status == "completed", f"{run.error}\n{output.stdout[-3000:]}\n{output.stderr[-3000:]}"
+    shown = f"{run.error}\n{output.stdout[-3000:]}\n{output.stderr[-3000:]}\n{logs}"
+    assert run.status == "completed", shown
     return run.final_digest
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-def _wait_for_port(port: int) -> None:
-    for _ in range(600):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on port {port}")
 
 
 @pytest.fixture(scope="module")
@@ -167,8 +167,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "carrier",
-    [_simulate("ray"), _flwr_run, _flower_simulation],
-    ids=["fedft simulate", "flwr run", "flower-simulation"],
+    [_simulate("ray"), _flwr_run, _flower_simulation, _supernodes, _grpc_link],
+    ids=["fedft simulate", "flwr run", "flower-simulation", "SuperLink and SuperNodes", "gRPC link"],
 )
 def test_every_carrier_ends_with_the_same_digest(
     carrier: Callable[[Path], str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

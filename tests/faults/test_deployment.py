@@ -228,7 +228,11 @@ def test_a_revoked_site_is_put_out_in_the_middle_of_a_run_that_goes_on(
 
 
 def _wait_for_progress(deployment: Deployment, run: str, committed: int) -> None:
-    wait_until(lambda: deployment.rounds(run) > committed or _done(deployment, run), 400)
+    deployment.wait(
+        lambda: deployment.rounds(run) > committed or _done(deployment, run),
+        400,
+        f"{run} does not get beyond round {committed}",
+    )
 
 
 def _done(deployment: Deployment, run: str) -> bool:

@@ -36,6 +36,7 @@ class Site:
     stop: threading.Event
     accepted: list[Accepted] = field(default_factory=list)
     work: list[Work] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -50,6 +51,7 @@ class Site:
         arguments = (
             self.accepted.append,
             self.work.append,
+            self.withdrawn.append,
             lambda error: self.errors.append(error.code),
         )
         threading.Thread(target=self.link.keep_session, args=arguments, daemon=True).start()
@@ -68,7 +70,7 @@ class Server:
         self.registry = Registry(folder / "server" / "server.sqlite")
         self.authority = Authority(folder / "server" / "ca")
         self.board = Switchboard(SILENCE)
-        self.inbox = Inbox(folder / "inbox", 32 << 20)
+        self.inbox = Inbox(folder / "inbox", 48 << 20)
         self.signing_key = keys.load_signing_key(self.settings.signing_key_path)
         self.sites: list[Site] = []
         self.start("127.0.0.1:0")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from fedft.cli.main import app
 from fedft.client.answer import process_worker
+from fedft.config.render import to_toml
 from tests.deployment import Deployment
 from tests.federation import run_inline, tiny_config
 
@@ -82,3 +85,45 @@ def test_the_operator_watches_a_run_to_its_end_and_fetches_its_adapter(
     assert {"adapter_config.json", "adapter_model.safetensors"} <= {
         path.name for path in (folder / "adapter").iterdir()
     }
+
+
+def test_a_run_is_taken_back_and_ends_with_the_same_bits_from_what_sites_have_written_down(
+    deployment: Deployment, folder: Path
+) -> None:
+    run = deployment.start_run(tiny_config(folder, **{"rounds.total": 4}))
+    expected = deployment.wait_complete(run)["final_digest"]
+
+    back = _admin(deployment, "runs", "rollback", run, "--round", "2")
+    assert (back["state"], back["rounds"], back["final_digest"]) == ("paused", 2, "")
+    _admin(deployment, "runs", "resume", run)
+
+    assert deployment.wait_complete(run)["final_digest"] == expected
+    entries = _admin(deployment, "audit-log")["entries"]
+    assert [entry["what"] for entry in entries[-2:]] == ["roll back to round 2 of run", "resume run"]
+    assert "rolled-back" in [event["kind"] for event in _admin(deployment, "logs", run)["events"]]
+    measured = _admin(deployment, "metrics", run)["evaluations"]
+    assert [row["round"] for row in measured if not row["group"]] == [0, 1, 2, 3, 4]
+
+
+def test_a_configuration_is_tried_against_the_server(deployment: Deployment, folder: Path) -> None:
+    file = folder / "try.toml"
+    file.write_text(to_toml(tiny_config(folder)))
+    assert _admin(deployment, "config", "validate", str(file))["test_records"] == 12
+    refused = _invoke(deployment, "config", "validate", str(file), "--set", "data.test=/nowhere.jsonl")
+    assert (refused.exit_code, "FEDFT-3001" in refused.output) == (1, True)
+    running = deployment.start_run(tiny_config(folder, **{"rounds.total": 30}))
+    early = _invoke(deployment, "runs", "rollback", running, "--round", "0")
+    assert (early.exit_code, "FEDFT-6208" in early.output) == (1, True)
+    _admin(deployment, "runs", "stop", running)
+
+
+def _invoke(deployment: Deployment, *arguments: str) -> Result:
+    folder = str(deployment.settings.folder / "admin")
+    return CliRunner().invoke(app, ["admin", "--admin", folder, *arguments])
+
+
+def _admin(deployment: Deployment, *arguments: str) -> dict[str, Any]:
+    result = _invoke(deployment, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found

@@ -143,7 +143,7 @@ def _with_last_bit_flipped(envelope: bytes) -> bytes:
         (lambda site, other: seal(_hello("other"), site.signing_key), "FEDFT-7039"),
         (lambda site, other: _with_last_bit_flipped(seal(_hello("site"), site.signing_key)), "FEDFT-4006"),
         (lambda site, other: b"\0garbage", "FEDFT-4002"),
-        (lambda site, other: bytes(33 << 20), "FEDFT-7036"),
+        (lambda site, other: bytes(49 << 20), "FEDFT-7036"),
     ],
     ids=["unsigned", "another key", "another name", "altered", "garbage", "too large"],
 )
@@ -159,3 +159,21 @@ def test_a_forged_reply_is_refused_noted_and_displaces_nothing(server: Server, f
     refusal = seal(encode_reply(Refusal(RoundRef("run", 1), "FEDFT-7010", "no")), site.signing_key)
     site.link.upload(message_id, refusal, 5)
     assert unpack(_pull(grid, message_id).content) == refusal
+
+
+def test_a_site_that_is_put_out_fails_at_once_now_and_later(server: Server) -> None:
+    site, grid = server.site().connect(), _grid(server)
+    message_id = _push(grid, site.node)
+    server.board.expel(site.node, FedftError("FEDFT-7033", "revoked"))
+    for key in (message_id, _push(grid, site.node)):
+        failure = _pull(grid, key, 1.0)
+        assert failure.has_error()
+        assert "FEDFT-7033" in failure.error.reason
+
+
+def test_what_a_closed_grid_withdraws_is_told_to_its_site(server: Server) -> None:
+    site, grid = server.site().connect(), _grid(server)
+    message_id = _push(grid, site.node)
+    wait_until(lambda: site.work, 10)
+    grid.close()
+    wait_until(lambda: site.withdrawn == [message_id], 10)

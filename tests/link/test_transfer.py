@@ -88,8 +88,8 @@ def test_an_upload_that_is_cut_goes_on_without_starting_over(server: Server) -> 
     [message_id] = grid.push_messages(
         [new_message(grid, pack(seal(b"x")), "train", site.node, group="1", ttl=60)]
     )
-    reply = _large_reply(site.signing_key)
-    proxy.cut_up(8 << 20)
+    reply = _large_reply(site.signing_key, 32 << 20)
+    proxy.cut_up(26 << 20)
 
     site.link.upload(message_id, reply, 30)
 
@@ -155,8 +155,8 @@ def _hello(features: int) -> Hello:
     return Hello("site", "ab" * 32, 5, 1, {1: 1}, names)
 
 
-def _large_reply(key: object) -> bytes:
-    return seal(_update(SIZE), key)  # type: ignore[arg-type]
+def _large_reply(key: object, size: int = SIZE) -> bytes:
+    return seal(_update(size), key)  # type: ignore[arg-type]
 
 
 def _update(size: int) -> bytes:

@@ -173,6 +173,7 @@ TAMPERING = {
         "UPDATE entries SET sequence = 3 WHERE sequence = 4",
         "UPDATE entries SET sequence = 4 WHERE sequence = 99",
     ],
+    "renumbered": ["UPDATE entries SET sequence = 9 WHERE sequence = 5"],
     "added": ['INSERT INTO entries VALUES (7, \'{"kind":"x"}\', zeroblob(32))'],
 }
 
@@ -315,7 +316,10 @@ def test_an_export_verifies_and_a_changed_one_does_not(path: Path) -> None:
 
     short = {**exported, "entries": exported["entries"][:-1]}
     assert _refused(lambda: verify_export(short)) == "FEDFT-8203"
-    exported["entries"][2]["body"]["event"]["steps"] = 1
+    last = exported["entries"][2]
+    relabelled = {**exported, "entries": [*exported["entries"][:2], {**last, "digest": "0" * 64}]}
+    assert _refused(lambda: verify_export(relabelled)) == "FEDFT-8203"
+    last["body"]["event"]["steps"] = 1
     assert _refused(lambda: verify_export(exported)) == "FEDFT-8203"
 
 

@@ -35,6 +35,39 @@ def test_a_round_comes_back_as_it_was_committed(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.state(run.id, 2)["layer.R"], state(2)["layer.R"])
 
 
+def test_rounds_are_taken_back_and_others_of_the_store_are_not(tmp_path: Path) -> None:
+    store, run = store_with_run(tmp_path, rounds=4)
+    other = add_run(store, rounds=3)
+    store.update_run(run.id, status="completed", final_digest="f" * 64)
+
+    back = store.roll_back(run.id, 2)
+
+    assert (back.status, back.final_digest, back.rounds) == ("interrupted", "", 2)
+    assert store.rounds(run.id) == store.rounds(run.id)[:3]
+    assert store.run(other.id).rounds == 3
+    assert store.events(run.id)[-1]["message"] == "from round 4 to round 2"
+    store.commit_round(run.id, training_round(3), state(3))
+    assert store.last_round(run.id) == 3
+
+
+@pytest.mark.parametrize("number", [5, 3], ids=["never committed", "state pruned"])
+def test_only_a_round_that_is_whole_can_be_gone_back_to(tmp_path: Path, number: int) -> None:
+    store, run = store_with_run(tmp_path, rounds=4)
+    if number == 3:
+        store.state_path(digest(3)).unlink()
+    with pytest.raises(FedftError) as refused:
+        store.roll_back(run.id, number)
+    assert code_of(refused) == ("FEDFT-6003" if number == 5 else "FEDFT-6005")
+    assert store.last_round(run.id) == 4
+
+
+def test_a_run_that_goes_on_is_not_taken_back(tmp_path: Path) -> None:
+    store, run = store_with_run(tmp_path, rounds=2)
+    with store.lock(run.id), pytest.raises(FedftError) as refused:
+        store.roll_back(run.id, 1)
+    assert code_of(refused) == "FEDFT-6007"
+
+
 def test_metrics_that_are_not_finite_come_back(tmp_path: Path) -> None:
     store, run = store_with_run(tmp_path, rounds=0)
     record = EvaluationRecord("central", "", 1, {"loss": math.nan, "perplexity": math.inf})

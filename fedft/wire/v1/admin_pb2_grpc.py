@@ -79,6 +79,11 @@ class AdminStub:
                 request_serializer=fedft_dot_v1_dot_admin__pb2.IncidentsRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
+        self.ValidateConfig = channel.unary_unary(
+                '/fedft.v1.Admin/ValidateConfig',
+                request_serializer=fedft_dot_v1_dot_admin__pb2.StartRunRequest.SerializeToString,
+                response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
+                _registered_method=True)
         self.Enroll = channel.unary_unary(
                 '/fedft.v1.Admin/Enroll',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.EnrollRequest.SerializeToString,
@@ -107,6 +112,11 @@ class AdminStub:
         self.StopRun = channel.unary_unary(
                 '/fedft.v1.Admin/StopRun',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.RunRequest.SerializeToString,
+                response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
+                _registered_method=True)
+        self.RollBackRun = channel.unary_unary(
+                '/fedft.v1.Admin/RollBackRun',
+                request_serializer=fedft_dot_v1_dot_admin__pb2.RoundRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
         self.ExportRun = channel.unary_stream(
@@ -174,6 +184,12 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ValidateConfig(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Enroll(self, request, context):
         """Role operator.
         """
@@ -206,6 +222,12 @@ class AdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StopRun(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollBackRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -265,6 +287,11 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.IncidentsRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
+            'ValidateConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ValidateConfig,
+                    request_deserializer=fedft_dot_v1_dot_admin__pb2.StartRunRequest.FromString,
+                    response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
+            ),
             'Enroll': grpc.unary_unary_rpc_method_handler(
                     servicer.Enroll,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.EnrollRequest.FromString,
@@ -293,6 +320,11 @@ def add_AdminServicer_to_server(servicer, server):
             'StopRun': grpc.unary_unary_rpc_method_handler(
                     servicer.StopRun,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.RunRequest.FromString,
+                    response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
+            ),
+            'RollBackRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBackRun,
+                    request_deserializer=fedft_dot_v1_dot_admin__pb2.RoundRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
             'ExportRun': grpc.unary_stream_rpc_method_handler(
@@ -555,6 +587,33 @@ class Admin:
             _registered_method=True)
 
     @staticmethod
+    def ValidateConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedft.v1.Admin/ValidateConfig',
+            fedft_dot_v1_dot_admin__pb2.StartRunRequest.SerializeToString,
+            fedft_dot_v1_dot_admin__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Enroll(request,
             target,
             options=(),
@@ -705,6 +764,33 @@ class Admin:
             target,
             '/fedft.v1.Admin/StopRun',
             fedft_dot_v1_dot_admin__pb2.RunRequest.SerializeToString,
+            fedft_dot_v1_dot_admin__pb2.Document.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBackRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedft.v1.Admin/RollBackRun',
+            fedft_dot_v1_dot_admin__pb2.RoundRequest.SerializeToString,
             fedft_dot_v1_dot_admin__pb2.Document.FromString,
             options,
             channel_credentials,

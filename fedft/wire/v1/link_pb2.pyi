@@ -30,14 +30,16 @@ class Heartbeat(_message.Message):
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class ServerSignal(_message.Message):
-    __slots__ = ("accepted", "heartbeat", "work")
+    __slots__ = ("accepted", "heartbeat", "work", "withdrawal")
     ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
+    WITHDRAWAL_FIELD_NUMBER: _ClassVar[int]
     accepted: SessionAccepted
     heartbeat: Heartbeat
     work: Work
-    def __init__(self, accepted: _Optional[_Union[SessionAccepted, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ...) -> None: ...
+    withdrawal: Withdrawal
+    def __init__(self, accepted: _Optional[_Union[SessionAccepted, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ...) -> None: ...
 
 class SessionAccepted(_message.Message):
     __slots__ = ("client_name", "heartbeat_seconds", "silence_seconds", "server_time", "max_upload_bytes")
@@ -68,6 +70,12 @@ class Work(_message.Message):
     digest: bytes
     size: int
     def __init__(self, message_id: _Optional[str] = ..., message_type: _Optional[str] = ..., group: _Optional[str] = ..., remaining_seconds: _Optional[float] = ..., digest: _Optional[bytes] = ..., size: _Optional[int] = ...) -> None: ...
+
+class Withdrawal(_message.Message):
+    __slots__ = ("message_id",)
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    message_id: str
+    def __init__(self, message_id: _Optional[str] = ...) -> None: ...
 
 class DownloadRequest(_message.Message):
     __slots__ = ("digest", "offset")

@@ -1,0 +1,85 @@
+"""``fedft admin metrics|logs|config``: what a server knows, beyond its runs and clients."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from fedft.cli.admin import Last, Run, call
+from fedft.cli.arguments import Json, Overrides, examples
+from fedft.cli.output import cell, console, new_table, print_json
+
+commands = typer.Typer()
+config_commands = typer.Typer(no_args_is_help=True, help="Try configurations against the server.")
+commands.add_typer(config_commands, name="config")
+
+
+def register(admin: typer.Typer) -> None:
+    """Add the commands to those of ``fedft admin``."""
+    admin.add_typer(commands)
+
+
+@commands.command(epilog=examples("fedft admin metrics latest", "fedft admin metrics latest --json"))
+def metrics(run: Run = "latest", json: Json = False) -> None:
+    """Show what was measured in every evaluated round."""
+    found = call("ShowRun", "RunRequest", run=run)
+    rows = [
+        {"round": record["round"], **evaluation}
+        for record in found["committed"]
+        for evaluation in record["evaluations"]
+    ]
+    if json:
+        print_json({"run": found["id"], "evaluations": rows})
+        return
+    names = sorted({name for row in rows for name in row["metrics"]})
+    table = new_table("round", "on", "group", "examples", *names, left=("on", "group"))
+    for row in rows:
+        values = (_number(row["metrics"].get(name)) for name in names)
+        examples_ = str(row["num_examples"])
+        table.add_row(str(row["round"]), cell(row["scope"]), cell(row["group"] or "all"), examples_, *values)
+    console().print(table)
+
+
+@commands.command(epilog=examples("fedft admin logs latest --last 50"))
+def logs(run: Run = "latest", last: Last = 50, json: Json = False) -> None:
+    """Show a run's events and what the link refused meanwhile, in the order of time."""
+    found = call("ShowRun", "RunRequest", run=run)
+    events = [{"time": e["time"], "kind": e["kind"], "message": e["message"]} for e in found["events"]]
+    refused = call("ReadIncidents", "IncidentsRequest", last=0)["incidents"]
+    events += [_incident(item) for item in refused if item["time"] >= found["created_at"]]
+    shown = sorted(events, key=lambda event: str(event["time"]))[-last:]
+    if json:
+        print_json({"run": found["id"], "events": shown})
+        return
+    for event in shown:
+        line = f"{event['time'][:19]}  {event['kind']}  {event['message']}"
+        console().print(cell(line), soft_wrap=True)
+
+
+@config_commands.command(epilog=examples("fedft admin config validate my.toml --set rounds.total=3"))
+def validate(
+    config: Annotated[str, typer.Argument(help="A TOML file, or [bold]demo[/].")],
+    overrides: Overrides = None,
+    json: Json = False,
+) -> None:
+    """Find mistakes, and try the model and the records that the server itself needs, without starting."""
+    from fedft.config import load_config, parse_overrides
+    from fedft.config.load import to_json
+
+    checked = load_config(config, parse_overrides(overrides or ()))
+    found = call("ValidateConfig", "StartRunRequest", config_json=to_json(checked))
+    if json:
+        print_json({"valid": True, **found})
+        return
+    facts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items() if key != "name")
+    console().print("[green]valid[/]", cell(f"{found['name']}: {facts}"))
+
+
+def _number(value: Any) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _incident(item: dict[str, Any]) -> dict[str, Any]:
+    who = item["member"] or "somebody unknown"
+    return {"time": item["time"], "kind": item["code"], "message": f"{who}: {item['message']}"}

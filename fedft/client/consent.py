@@ -1,0 +1,186 @@
+"""What a place agrees to: a policy that is checked on every instruction, a ledger that is charged first."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedft.adapters.initialisers import get_initialiser
+from fedft.client.place import Place
+from fedft.client.residuals import checked_name, state_folder
+from fedft.client.site import SiteConfig
+from fedft.codecs import codec_from_spec
+from fedft.config import RunConfig
+from fedft.errors import FedftError
+from fedft.privacy.accounting import COARSE, pld_epsilon
+from fedft.privacy.configured import PrivateRounds
+from fedft.privacy.ledger import Ledger, Receipt
+from fedft.privacy.policy import (
+    ANY,
+    DatasetRule,
+    Instruction,
+    MessageRule,
+    ModelRule,
+    ServerRule,
+    SitePolicy,
+    load_policy,
+)
+from fedft.training.session import Session
+from fedft.wire import Instruction as WireInstruction
+from fedft.wire import InstructionKind
+
+MEANS_OVER_SAMPLES = ("loss", "accuracy", "exact_match")
+"""Metrics of an evaluation on a client's own data that the server can average."""
+
+_SIMULATED = "train"
+
+
+@dataclass(frozen=True)
+class Consent:
+    """A place's own terms; nothing that a server sends changes them.
+
+    A site has the policy and the ledger that its ``site.toml`` names. A simulated client has a ledger of its
+    own for each run, which is made when it is first needed, and the run's (ε, δ) as its budget.
+
+    Attributes:
+        policy: None at a site without one, which takes part in no private run.
+        dataset: name of the place's data in policy and ledger.
+        server: the identity that the place has authenticated.
+        ledger: None at a site whose ``site.toml`` names none.
+        simulated: whether the ledger may be made here.
+
+    """
+
+    policy: SitePolicy | None
+    dataset: str
+    server: str
+    ledger: Path | None
+    simulated: bool
+
+    @classmethod
+    def of(cls, place: Place, config: RunConfig, run_id: str) -> Consent:
+        """Read a place's terms; FEDFT-8301 when its policy cannot be used."""
+        if place.site is not None:
+            return cls._of_site(place.site)
+        folder = state_folder() / "ledgers" / checked_name(run_id) / checked_name(place.client)
+        return cls(_simulated_policy(config), _SIMULATED, "simulation", folder / "ledger.sqlite", True)
+
+    @classmethod
+    def _of_site(cls, site: SiteConfig) -> Consent:
+        files = site.privacy
+        policy = load_policy(site.path(files.policy)) if files.policy else None
+        ledger = site.path(files.ledger) if files.ledger else None
+        return cls(policy, files.dataset, site.server.address.rpartition(":")[0], ledger, False)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that may leave a round that is not private."""
+        return (ANY,) if self.policy is None else self.policy.messages.metrics
+
+    def check(self, session: Session, instruction: WireInstruction) -> None:
+        """Refuse an instruction that asks for more than this place agrees to.
+
+        Raises:
+            PolicyViolationError: FEDFT-8300, 8302 to 8312.
+            FedftError: FEDFT-8313 (a private run and no policy), FEDFT-8321 (metrics of private data).
+
+        """
+        private = is_private(session.config)
+        evaluation = instruction.kind is InstructionKind.EVALUATE
+        if private and evaluation:
+            raise FedftError(
+                "FEDFT-8321", "an evaluation on private data would leave without being accounted for"
+            )
+        if self.policy is not None:
+            metrics = MEANS_OVER_SAMPLES if evaluation else ()
+            self.policy.check(self._asked(session, instruction, metrics))
+        elif private:
+            raise FedftError(
+                "FEDFT-8313",
+                "this site has no policy and takes part in no private run",
+                hint="name a policy and a ledger in the [privacy] section of site.toml",
+            )
+
+    def charge(
+        self, session: Session, place: Place, instruction: WireInstruction, rounds: PrivateRounds
+    ) -> tuple[Receipt, float]:
+        """Write a round's cost down and return the receipt, and the run's ε so far at the run's δ.
+
+        What was charged stays charged, whatever becomes of the round.
+
+        Raises:
+            FedftError: FEDFT-8201 to 8208 (the ledger, or the budget does not cover the round).
+
+        """
+        if self.policy is None or self.ledger is None:
+            raise FedftError(
+                "FEDFT-8201", "site.toml names no privacy ledger", hint="fedft privacy ledger init"
+            )
+        fingerprint, examples = session.client_fingerprint(place.partition)
+        if self.simulated:
+            _prepare(self.ledger, self.dataset, fingerprint, examples)
+        ledger, run = Ledger(self.ledger), instruction.round.run_id
+        receipt = ledger.charge(
+            self.dataset,
+            fingerprint,
+            rounds.event(),
+            self.policy.budget(self.dataset),
+            run=run,
+            round_number=instruction.round.round,
+        )
+        spent = ledger.events_of_run(self.dataset, run)
+        return receipt, pld_epsilon(spent, session.config.privacy.delta, interval=COARSE)
+
+    def _asked(self, session: Session, instruction: WireInstruction, metrics: tuple[str, ...]) -> Instruction:
+        config, codecs = session.config, instruction.accepted_codecs
+        return Instruction(
+            server=self.server,
+            dataset=self.dataset,
+            base_digest=session.base_digest,
+            frame_digest=instruction.model.frame_digest,
+            initialiser=config.adapter.initialiser,
+            codec=codec_from_spec(codecs[0]).name if codecs else config.codec.name,
+            private=is_private(config),
+            epsilon=config.privacy.epsilon,
+            delta=config.privacy.delta,
+            secure_aggregation=False,
+            metrics=metrics,
+        )
+
+
+def is_private(config: RunConfig) -> bool:
+    """Whether clients train with differential privacy."""
+    return config.privacy.mechanism != "none"
+
+
+def refuse_private_frame(config: RunConfig, frame: bytes) -> None:
+    """Refuse to compute a frame from gradients here: its digest would leave, unaccounted for (FEDFT-8322)."""
+    if is_private(config) and not frame and get_initialiser(config.adapter.initialiser).reads_data:
+        raise FedftError(
+            "FEDFT-8322",
+            f"the server sends no {config.adapter.initialiser} frame; one from gradients here would leak",
+            hint="the server builds it from public records and ships it",
+        )
+
+
+def _simulated_policy(config: RunConfig) -> SitePolicy:
+    rule = DatasetRule(epsilon=config.privacy.epsilon, delta=config.privacy.delta, private=False)
+    return SitePolicy(
+        datasets={_SIMULATED: rule},
+        models=ModelRule(bases=(ANY,), frames=(ANY,), initialisers=(ANY,)),
+        messages=MessageRule(codecs=(ANY,), metrics=(ANY,), secure_aggregation=False),
+        server=ServerRule(identities=(ANY,)),
+    )
+
+
+def _prepare(path: Path, dataset: str, fingerprint: str, examples: int) -> None:
+    """Make a simulated client's ledger, as a whole or not at all."""
+    if path.parent.exists():
+        return
+    begun = path.parent.with_name(f".{path.parent.name}.{os.getpid()}")
+    shutil.rmtree(begun, ignore_errors=True)
+    begun.mkdir(parents=True)
+    Ledger.create(begun / path.name).enrol(dataset, fingerprint, examples)
+    begun.rename(path.parent)

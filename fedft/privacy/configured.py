@@ -1,0 +1,99 @@
+"""What a run's configuration means for one client: its batches, its noise, and what a round costs."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, replace
+
+from fedft.config import RunConfig
+from fedft.errors import FedftError
+from fedft.privacy.accounting import pld_epsilon
+from fedft.privacy.events import Budget, Event, check_delta
+from fedft.privacy.planning import calibrate
+from fedft.privacy.sampling import PoissonSampler, Sampler, ShuffledSampler, TruncatedPoissonSampler
+from fedft.training.schedule import local_steps
+
+
+@dataclass(frozen=True)
+class PrivateRounds:
+    """One client's part in every round of a private run; the same in each.
+
+    Attributes:
+        sampler: draws a step's batch from the client's records.
+        steps: private steps of one round.
+        rounds: of the whole run, spare ones included.
+        noise_multiplier: σ of every step.
+
+    """
+
+    sampler: Sampler
+    steps: int
+    rounds: int
+    noise_multiplier: float
+
+    def event(self) -> Event:
+        """Return what one round costs."""
+        return self.sampler.event(self.noise_multiplier, self.steps)
+
+    def run_event(self) -> Event:
+        """Return what all rounds cost."""
+        return _times(self.event(), self.rounds)
+
+
+def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
+    """Return what a client with so many records does in each round.
+
+    The noise multiplier is the configured one, or the least that keeps all rounds within the run's ε. It is a
+    function of the configuration and of the number of records alone, so it is the same in every round.
+
+    Raises:
+        FedftError: FEDFT-8001 (δ ≥ 1/n), FEDFT-8101 (a batch larger than the data), FEDFT-8004 (no noise is
+            enough), FEDFT-8005 (the configured noise is not enough).
+
+    """
+    privacy = config.privacy
+    target = Budget(privacy.epsilon, privacy.delta)
+    check_delta(target.delta, examples)
+    steps, rounds = local_steps(config.training, examples), config.rounds.total + privacy.spare_rounds
+    sampler = configured_sampler(config, examples)
+    sigma = privacy.noise_multiplier
+    if not sigma:
+        sigma = _calibrated(target, _times(sampler.event(1.0, steps), rounds))
+    result = PrivateRounds(sampler, steps, rounds, sigma)
+    if privacy.noise_multiplier:
+        _require_within(target, result.run_event())
+    return result
+
+
+def configured_sampler(config: RunConfig, examples: int) -> Sampler:
+    """Return the sampler that a configuration names, for a client with so many records; FEDFT-8101."""
+    privacy, batch = config.privacy, config.training.batch_size
+    match privacy.sampling:
+        case "poisson":
+            return PoissonSampler(examples, batch)
+        case "truncated-poisson":
+            return TruncatedPoissonSampler(examples, batch, privacy.max_batch or math.ceil(1.5 * batch))
+        case "shuffled":
+            return ShuffledSampler(examples, batch)
+
+
+def _times(event: Event, rounds: int) -> Event:
+    return replace(event, steps=rounds * event.steps)
+
+
+@functools.lru_cache(maxsize=256)
+def _calibrated(target: Budget, event: Event) -> float:
+    return calibrate(target, event)
+
+
+@functools.lru_cache(maxsize=256)
+def _require_within(target: Budget, event: Event) -> None:
+    epsilon = pld_epsilon([event], target.delta)
+    if epsilon > target.epsilon:
+        raise FedftError(
+            "FEDFT-8005",
+            f"privacy.noise_multiplier {event.noise_multiplier:g} makes the run cost epsilon {epsilon:.4g}, "
+            f"privacy.epsilon is {target.epsilon:g}",
+            hint="more noise, or leave it out to have it calibrated",
+        )

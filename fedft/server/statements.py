@@ -1,0 +1,36 @@
+"""What clients state about the privacy of their updates. The server records it; it cannot check it."""
+
+from __future__ import annotations
+
+from fedft.config.schema import PrivacySection
+from fedft.errors import FedftError
+from fedft.store.records import PRIVACY
+from fedft.wire import PrivacyMechanism, PrivacyUnit, Update
+
+_FIELDS = ("epsilon", "delta", "noise_multiplier", "sample_rate", "steps")
+
+
+def stated_privacy(update: Update, privacy: PrivacySection) -> dict[str, float]:
+    """Return an update's privacy statement as metrics, empty for a run that is not private.
+
+    Raises:
+        FedftError: FEDFT-5017 where a private run's update states nothing, or something else than was asked.
+
+    """
+    statement = update.privacy
+    if privacy.mechanism == "none":
+        return {}
+    if statement is None:
+        raise _refused("states nothing about its privacy, and the run is private")
+    kind = (statement.mechanism, statement.unit)
+    if kind != (PrivacyMechanism.DP_SGD, PrivacyUnit.EXAMPLE):
+        raise _refused(f"states {statement.mechanism} for one {statement.unit}")
+    for name in ("delta", "max_grad_norm"):
+        asked, stated = getattr(privacy, name), getattr(statement, name)
+        if stated != asked:
+            raise _refused(f"states {name} {stated:g}, the run asks for {asked:g}")
+    return {f"{PRIVACY}{name}": float(getattr(statement, name)) for name in _FIELDS}
+
+
+def _refused(what: str) -> FedftError:
+    return FedftError("FEDFT-5017", f"the update {what}", hint="the client runs another version of fedft")

@@ -1,0 +1,106 @@
+"""Private local training of one client: DP-SGD steps under the same optimiser and schedule as `loop`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from fedft.config import RunConfig
+from fedft.config.schema import TrainingSection
+from fedft.data.samples import CausalSample, ClassSample
+from fedft.errors import FedftError
+from fedft.privacy.configured import PrivateRounds
+from fedft.privacy.dp_sgd import DpSgd
+from fedft.training.loop import make_optimizer, set_rates
+from fedft.training.task import Task, batches_by_length, device_of, to_device
+
+_MADE_UP_LENGTHS = (7, 4, 5)
+
+
+def train_private(
+    model: nn.Module,
+    task: Task[Any],
+    samples: Sequence[Any],
+    section: TrainingSection,
+    rounds: PrivateRounds,
+    *,
+    max_grad_norm: float,
+    probe: Sequence[Any],
+    adapters: Sequence[nn.Parameter],
+    head: Sequence[nn.Parameter] = (),
+    first_step: int = 0,
+    total_steps: int = 0,
+) -> None:
+    """Train parameters in place for one round, privately; nothing else about the samples comes out.
+
+    Guarantee: what the parameters are afterwards is a release whose cost is ``rounds.event()``, for one
+    record that is replaced by one that gives no sample. The event must be charged before this is called.
+    The noise and the choice of batches come from a secure source, so two calls never agree.
+
+    Args:
+        model: the model with its adapters attached; only the given parameters change.
+        task: gives batches and losses.
+        samples: what came of the client's records. The sampler draws from the records, so a record that was
+            dropped holds a place that contributes nothing, and nothing depends on how many there are.
+        section: batch and micro-batch size, learning rates, schedule.
+        rounds: sampler, steps and noise.
+        max_grad_norm: L2 bound of one sample's gradient over all parameters.
+        probe: made-up samples, on which the step is checked before it sees a private one.
+        adapters: the matrices R.
+        head: the classification head's parameters.
+        first_step: optimiser steps of the run before this round, for the schedule.
+        total_steps: optimiser steps of the whole run; 0 means this round is the whole run.
+
+    Raises:
+        FedftError: FEDFT-3031 nothing to train, FEDFT-8401 to 8409 the step is not private.
+
+    """
+    if not (adapters or head):
+        raise FedftError("FEDFT-3031", "nothing to train: 0 matrices")
+    model.eval()
+    optimizer = make_optimizer(section, adapters, head)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    step_of_one = DpSgd(
+        model,
+        optimizer,
+        task.per_sample_loss,
+        max_grad_norm=max_grad_norm,
+        noise_multiplier=rounds.noise_multiplier,
+        expected_batch=rounds.sampler.expected_batch,
+    )
+    device = device_of(model)
+    with step_of_one as private:
+        private.check(to_device(task.collate(probe), device))
+        for step, indices in enumerate(rounds.sampler.batches(rounds.steps)):
+            set_rates(optimizer, peaks, section, first_step + step, total_steps or rounds.steps)
+            drawn = [samples[index] for index in indices.tolist() if index < len(samples)]
+            for chunk in batches_by_length(drawn, section.micro_batch_size or max(len(drawn), 1)):
+                private.accumulate(to_device(task.collate(chunk), device))
+            private.step()
+
+
+def made_up_samples(config: RunConfig, model: nn.Module, tokenizer: Any) -> list[Any]:
+    """Return a few samples of random tokens, of several lengths, for a task of this configuration."""
+    return list(_causal(model) if config.task.kind == "causal-lm" else _classes(config, model, tokenizer))
+
+
+def _causal(model: nn.Module) -> Iterator[CausalSample]:
+    for ids in _token_ids(model):
+        yield CausalSample(ids, len(ids) // 2, "", "")
+
+
+def _classes(config: RunConfig, model: nn.Module, tokenizer: Any) -> Iterator[ClassSample]:
+    typed = "token_type_ids" in tokenizer.model_input_names
+    for index, ids in enumerate(_token_ids(model)):
+        label = index % len(config.task.labels)
+        yield ClassSample(ids, (0,) * len(ids) if typed else (), label, "")
+
+
+def _token_ids(model: nn.Module) -> Iterator[tuple[int, ...]]:
+    generator = torch.Generator().manual_seed(0)
+    words = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    for length in _MADE_UP_LENGTHS:
+        yield tuple(torch.randint(words, (length,), generator=generator).tolist())
