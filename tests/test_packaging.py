@@ -24,11 +24,9 @@ def wheel(folder: Path, monkeypatch: pytest.MonkeyPatch, compiler: str) -> zipfi
     return zipfile.ZipFile(path)
 
 
-def tracked(*folders: str) -> set[str]:
-    result = subprocess.run(
-        ["git", "ls-files", *folders], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return set(result.stdout.split())
+def kept(*folders: str) -> set[str]:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", *folders]
+    return set(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split())
 
 
 def test_with_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,13 +38,22 @@ def test_with_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert 'peft>=0.17; extra == "dev"' in metadata
 
 
+def test_an_editable_installation_is_a_plain_path(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--quiet"]
+    subprocess.run([*command, "--target", tmp_path, "-e", ROOT], check=True, capture_output=True, text=True)
+
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["fedft.pth"]
+    assert (tmp_path / "fedft.pth").read_text() == f"{ROOT}\n"
+    assert not list(tmp_path.glob("*.py"))
+
+
 def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = wheel(tmp_path, monkeypatch, "/no/such/compiler")
     names = {name for name in files.namelist() if ".dist-info/" not in name}
 
     assert LIBRARY not in names
-    kernels = {NATIVE + name.removeprefix("kernels/") for name in tracked("kernels/csrc")}
-    assert names == tracked("fedft", "client_app", "server_app") | kernels
+    kernels = {NATIVE + name.removeprefix("kernels/") for name in kept("kernels/csrc")}
+    assert names == kept("fedft", "client_app", "server_app") | kernels
 
     # The wheel as installed: every function there, computed by torch.
     files.extractall(tmp_path / "site")

@@ -17,6 +17,7 @@ from fedft.cli import (
     config,
     doctor,
     export,
+    plan,
     quantise,
     report,
     runs,
@@ -92,6 +93,7 @@ server.register(app)
 client.register(app)
 admin_look.register(admin.commands)
 admin.register(app)
+plan.register(app)
 quantise.register(app)
 doctor.register(app)
 
