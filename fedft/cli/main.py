@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 import fedft
-from fedft.cli import admin, client, codec, config, export, report, runs, server, simulate
+from fedft.cli import admin, client, codec, config, export, privacy, report, runs, server, simulate
 from fedft.cli.arguments import examples
 from fedft.cli.output import INTERRUPTED, error_console, exit_code, print_error
 from fedft.errors import FedftError
@@ -75,6 +75,7 @@ report.register(app)
 export.register(app)
 codec.register(app)
 config.register(app)
+privacy.register(app)
 server.register(app)
 client.register(app)
 admin.register(app)
