@@ -12,14 +12,6 @@ from fedft.cli.output import console, new_table, print_json
 
 commands = typer.Typer(no_args_is_help=True, help="Estimate what a run needs before it is started.")
 
-_TOLD = {
-    "weights": "frozen weights",
-    "frames": "frames, A and B",
-    "trainable": "R, gradients, optimiser state",
-    "workspace": "dense workspace of NF4 weights",
-    "activations": "activations and temporaries",
-}
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -58,7 +50,7 @@ def memory(
     hundred megabytes more.
     """
     from fedft.config.load import load_config, parse_overrides
-    from fedft.report.format import size
+    from fedft.report.format import MEMORY_PARTS, size
     from fedft.training.memory import plan_run
 
     plan = plan_run(
@@ -71,6 +63,6 @@ def memory(
         return
     table = new_table("what", "bytes")
     for name, count in asdict(plan).items():
-        table.add_row(_TOLD[name], size(count))
+        table.add_row(MEMORY_PARTS[name], size(count))
     table.add_row("peak", size(plan.peak), style="bold")
     console().print(table)

@@ -80,6 +80,12 @@ def coding_error(updates: Iterable[UpdateRecord]) -> float | None:
     return sum(errors) / len(errors) if errors else None
 
 
+def peak_memory(rounds: Iterable[RoundRecord]) -> float | None:
+    """Return the most bytes that a client's training held above its start; None where nobody said."""
+    held = [update.metrics.get("peak_memory", 0.0) for record in rounds for update in record.updates]
+    return max(held, default=0.0) or None
+
+
 def statuses(updates: Iterable[UpdateRecord]) -> dict[str, int]:
     """Count updates by status; every status is a key."""
     counted = Counter[str](update.status for update in updates)

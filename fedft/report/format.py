@@ -5,6 +5,13 @@ from __future__ import annotations
 import math
 
 _PERCENT = ("exact_match", "accuracy")
+MEMORY_PARTS = {
+    "weights": "frozen weights",
+    "frames": "frames, A and B",
+    "trainable": "R, gradients, optimiser state",
+    "workspace": "dense workspace of NF4 weights",
+    "activations": "activations and temporaries",
+}
 _SIZES = ("kB", "MB", "GB", "TB")
 
 

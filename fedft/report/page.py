@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
@@ -19,6 +20,9 @@ from fedft.errors import FedftError
 from fedft.report import facts, format, plots
 from fedft.report.spending import spending
 from fedft.store import RoundRecord, RunRecord, RunStore
+
+if TYPE_CHECKING:
+    from fedft.quant.memory import MemoryPlan
 
 Row = dict[str, Any]
 
@@ -42,7 +46,7 @@ def write_report(store: RunStore, run: RunRecord, path: Path) -> None:
     """Write the report of a run; FEDFT-6051 when the file cannot be written."""
     rounds = store.rounds(run.id)
     parameters = sum(array.size for array in store.state(run.id, 0).values()) if rounds else 0
-    page = render(run, rounds, store.events(run.id), parameters)
+    page = render(run, rounds, store.events(run.id), parameters, _planned(run, rounds))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
@@ -51,11 +55,16 @@ def write_report(store: RunStore, run: RunRecord, path: Path) -> None:
 
 
 def render(
-    run: RunRecord, rounds: Sequence[RoundRecord], events: Sequence[dict[str, Any]], parameters: int = 0
+    run: RunRecord,
+    rounds: Sequence[RoundRecord],
+    events: Sequence[dict[str, Any]],
+    parameters: int = 0,
+    plan: MemoryPlan | None = None,
 ) -> str:
     """Return the report as HTML; the same records give the same text.
 
-    ``parameters`` is the number of exchanged parameters, 0 when it is not known.
+    ``parameters`` is the number of exchanged parameters, 0 when it is not known; ``plan`` is what a training
+    step was expected to need.
     """
     config = from_json(run.config)
     metric = facts.headline_metric(rounds)
@@ -77,6 +86,7 @@ def render(
             privacy=config.privacy,
             rounds=rounds,
             coding=_coding(rounds, parameters),
+            memory=_memory(rounds, plan),
             codec=config.codec.name,
             metrics=facts.metrics_of(rounds),
             config=to_toml(config, comments=False),
@@ -85,6 +95,30 @@ def render(
             version=fedft.__version__,
         )
     )
+
+
+def _planned(run: RunRecord, rounds: Sequence[RoundRecord]) -> MemoryPlan | None:
+    """Return the plan of a training step where there is a measurement to show beside it."""
+    if facts.peak_memory(rounds) is None:
+        return None
+    from fedft.training.memory import plan_run
+
+    try:
+        return plan_run(from_json(run.config))
+    except FedftError:  # a model that is not on this machine, or that cannot be planned
+        return None
+
+
+def _memory(rounds: Sequence[RoundRecord], plan: MemoryPlan | None) -> Row:
+    measured = facts.peak_memory(rounds)
+    parts = {} if plan is None else asdict(plan)
+    return {
+        "measured": None if measured is None else format.size(measured),
+        "planned": None if plan is None else format.size(plan.peak),
+        "parts": [
+            {"name": format.MEMORY_PARTS[name], "bytes": format.size(count)} for name, count in parts.items()
+        ],
+    }
 
 
 def _coding(rounds: Sequence[RoundRecord], parameters: int) -> list[Row]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,4 +53,41 @@ def plan_run(config: RunConfig, *, batch: int = 0, tokens: int = 0) -> MemoryPla
         batch=batch or config.training.micro_batch_size or config.training.batch_size,
         tokens=tokens or config.task.max_length,
         quantised=config.model.quant == "nf4",
+        private=config.privacy.mechanism == "example",
     )
+
+
+class MemoryWatch:
+    """Measures the most memory that training holds above what the process held before its model was loaded.
+
+    On the CPU that is the resident set (Linux; nothing is measured elsewhere): libraries that were loaded
+    since then and the data are in it. On CUDA it is what torch has allocated on the device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._on_device = device == "cuda"
+        self._before = _resident("VmRSS")
+
+    def restart(self) -> None:
+        """Forget the peak so far."""
+        if self._on_device:
+            torch.cuda.reset_peak_memory_stats()
+        elif self._before:
+            _CLEAR.write_text("5")  # proc(5): resets VmHWM
+
+    def peak(self) -> int | None:
+        """Return bytes since ``restart``; None where they cannot be measured."""
+        if self._on_device:
+            return torch.cuda.max_memory_allocated()
+        return _resident("VmHWM") - self._before if self._before else None
+
+
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def _resident(field: str) -> int:
+    """Return a number of /proc/self/status in bytes; 0 where the peak cannot be read and reset."""
+    if not os.access(_CLEAR, os.W_OK):
+        return 0
+    lines = _STATUS.read_text().splitlines()
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(field)), 0)

@@ -31,6 +31,7 @@ from fedft.store.files import Arrays
 from fedft.training import seeds
 from fedft.training.client_records import ClientRecords, load_records_of
 from fedft.training.loop import TrainReport, train_local
+from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
 from fedft.training.private import made_up_samples, train_private
 from fedft.training.schedule import local_steps
@@ -64,6 +65,7 @@ class Session:
     def __init__(self, config: RunConfig) -> None:
         torch.set_num_threads(config.simulation.threads)
         self.config = config
+        self._memory = MemoryWatch(config.model.device)
         self.base: BaseModel = load_base(config.model, config.task, config.seed)
         self.task: Task[Any] = make_task(config, self.base.tokenizer)
         self._handle: AdapterHandle | None = None
@@ -158,6 +160,7 @@ class Session:
         data = self.client_data(client)
         section = self.config.training
         steps = local_steps(section, len(data.train))
+        self._memory.restart()
         report = self.fit(
             data.train,
             generator=seeds.generator(self.config.seed, "round", round_number, key),
@@ -171,6 +174,8 @@ class Session:
         }
         metrics = {"train_loss": report.loss, "steps": float(report.steps), "seconds": report.seconds}
         shown = {f"samples_{name}": float(count) for name, count in counts.items() if count}
+        if (peak := self._memory.peak()) is not None:
+            metrics["peak_memory"] = float(peak)
         return LocalReport(len(data.train), metrics | shown)
 
     def train_private(self, client: int, rounds: PrivateRounds, *, round_number: int) -> None:
