@@ -49,7 +49,7 @@ def join_site(
     if model:
         table["model"] = {"source": _absolute(model)}
     if budget is not None:
-        table["privacy"] = {"policy": "policy.toml", "ledger": "ledger/ledger.sqlite", "dataset": _DATASET}
+        table["privacy"] = {"policy": "policy.toml", "ledger": "ledger.sqlite", "dataset": _DATASET}
     policy = None if budget is None else _policy(server, *budget)
     request = make_identity(folder, name, server)
     if policy is not None:
