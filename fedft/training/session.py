@@ -20,6 +20,8 @@ from fedft.adapters import (
     get_initialiser,
     resolve_targets,
 )
+from fedft.adapters.frozen import shape_of
+from fedft.adapters.initialisers import DP_SKETCH
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
@@ -27,6 +29,7 @@ from fedft.data.report import DataReport
 from fedft.errors import FedftError
 from fedft.models.load import BaseModel, load_base
 from fedft.privacy.configured import PrivateRounds
+from fedft.privacy.sketch import SketchPlan
 from fedft.store.files import Arrays
 from fedft.training import seeds
 from fedft.training.client_records import ClientRecords, load_records_of
@@ -35,6 +38,7 @@ from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
 from fedft.training.private import made_up_samples, train_private
 from fedft.training.schedule import local_steps
+from fedft.training.sketching import sketch_client, sketch_manifest, sketch_plan
 from fedft.training.task import Task, make_task, to_device
 
 
@@ -83,7 +87,8 @@ class Session:
     @property
     def frame_is_reproducible(self) -> bool:
         """Whether every machine computes the same frame bit for bit, so that it need not be shipped."""
-        return get_initialiser(self.config.adapter.initialiser).reproducible
+        name = self.config.adapter.initialiser
+        return name != DP_SKETCH and get_initialiser(name).reproducible
 
     @property
     def adapters(self) -> AdapterHandle:
@@ -98,8 +103,19 @@ class Session:
         return Manifest.of(self.adapters.named_trainable_parameters())
 
     def build_frames(self) -> FrameSet:
-        """Make the run's frames from the configuration; the model is left without adapters."""
+        """Make the run's frames from the configuration; the model is left without adapters.
+
+        Raises:
+            FedftError: FEDFT-2106 for a dp-sketch frame, which the clients make; what building raises.
+
+        """
         adapter = self.config.adapter
+        if adapter.initialiser == DP_SKETCH:
+            raise FedftError(
+                "FEDFT-2106",
+                "a dp-sketch frame comes from the clients' sketches alone",
+                hint="choose another adapter.initialiser where there are no clients",
+            )
         self._detach()
         return build_frames(
             self.base.model,
@@ -197,6 +213,27 @@ class Session:
             first_step=(round_number - 1) * rounds.steps,
             total_steps=self.config.rounds.total * rounds.steps,
         )
+
+    def sketch_plan(self) -> SketchPlan:
+        """Return what every client of a dp-sketch run sketches; the model is left without adapters."""
+        self._detach()
+        shapes = {name: shape_of(self.base.model.get_submodule(name)) for name in self._targets()}
+        return sketch_plan(self.config, shapes)
+
+    def sketch(self, client: int, rounds: PrivateRounds) -> tuple[Arrays, Manifest]:
+        """Return one client's noised sketch and its manifest; charge it before."""
+        plan, training = self.sketch_plan(), self.config.training
+        arrays = sketch_client(
+            self.base.model,
+            self.task,
+            self.client_data(client).train,
+            rounds,
+            plan,
+            max_norm=self.config.privacy.sketch_max_norm,
+            micro_batch=training.micro_batch_size or training.batch_size,
+            probe=made_up_samples(self.config, self.base.model, self.base.tokenizer),
+        )
+        return arrays, sketch_manifest(plan)
 
     def fit(
         self,

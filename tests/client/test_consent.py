@@ -254,6 +254,12 @@ def test_a_frame_is_not_computed_from_gradients_here(hub: Hub) -> None:
     assert hub.ask(hub.train(), Place(0, 3)).code == "FEDFT-8322"
 
 
+def test_a_sketch_is_made_only_for_a_frame_of_sketches(hub: Hub) -> None:
+    instruction = replace(hub.book.sketch(), setup=hub.model.setup)
+
+    assert hub.ask(instruction, Place(0, 3)).code == "FEDFT-8323"
+
+
 @pytest.mark.parametrize(
     ("overrides", "code"),
     [
