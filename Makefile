@@ -43,7 +43,7 @@ minilm: $(MINILM)
 
 flwr126: $(INSTALLED126)
 
-$(INSTALLED): requirements.txt requirements-dev.txt constraints.txt pyproject.toml $(wildcard build_support/*.py)
+$(INSTALLED): requirements.txt requirements-dev.txt constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	$(BIN)/python -m pip check

@@ -57,7 +57,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for task in arguments.tasks:
             for clients in arguments.clients:
-                for codec in CODECS:
+                for codec in arguments.codecs:
                     asked = {"task": task, "clients": clients, "codec": codec, "seed": seed}
                     rows.add(asked, partial(_measure, _config(arguments, **asked)))
     arguments.out.with_suffix(".md").write_text(_table(rows))
@@ -138,6 +138,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True, help="folder of the MiniLM encoder")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--clients", type=int, nargs="+", choices=list(CLIENTS), default=list(CLIENTS))
+    parser.add_argument("--codecs", nargs="+", choices=list(CODECS), default=list(CODECS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[17, 18, 19])
     parser.add_argument("--set", nargs="*", default=[], help="overrides, section.key=value")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "codecs.json")

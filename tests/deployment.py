@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from fedft.client.joining import join_site
+from fedft.client.site import load_site
+from fedft.client.site_ledger import init_ledger, open_ledger, site_fingerprint
 from fedft.client.status import Status, read_status
 from fedft.config import RunConfig
 from fedft.config.load import to_json
 from fedft.link.admin import AdminClient
+from fedft.privacy.ledger import Ledger
 from fedft.server.authority import Authority
 from fedft.server.enrolling import enroll
 from fedft.server.registry import Registry
@@ -89,8 +92,16 @@ class Process:
 class Deployment:
     """``sites`` sites, each part i of the run's own records, under the names that a simulation gives."""
 
-    def __init__(self, folder: Path, sites: int = 3, *, silence: float = 3.0, retry: float = 1.0) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        sites: int = 3,
+        *,
+        silence: float = 3.0,
+        retry: float = 1.0,
+        budget: tuple[float, float] | None = None,
+    ) -> None:
+        self.folder, self._budget = folder, budget
         link, admin, metrics = free_ports(3)
         self.settings = ServerSettings(
             hosts=("localhost", "127.0.0.1"),
@@ -116,7 +127,17 @@ class Deployment:
         return self.folder / name / "site.toml"
 
     def join(self, name: str, partition: str) -> None:
-        join_site(self.bundle, self.folder / name, name, partition=partition)
+        join_site(self.bundle, self.folder / name, name, partition=partition, budget=self._budget)
+
+    def init_ledgers(self, config: RunConfig) -> None:
+        """Bind every site's ledger to its part of a run's records."""
+        for name in self.names:
+            site = load_site(self.site(name))
+            init_ledger(site, *site_fingerprint(site, config))
+
+    def ledger(self, name: str) -> Ledger:
+        """Open a site's ledger, which verifies it."""
+        return open_ledger(load_site(self.site(name)))
 
     def enroll(self, name: str, *, days: int = 30) -> None:
         registry = Registry(self.settings.folder / "server.sqlite")

@@ -23,7 +23,12 @@ def register(app: typer.Typer) -> None:
     app.add_typer(commands, name="client")
 
 
-@commands.command(epilog=examples("fedft client join join.json --name hospital-a --train /data/notes.jsonl"))
+@commands.command(
+    epilog=examples(
+        "fedft client join join.json --name hospital-a --train /data/notes.jsonl",
+        "fedft client join join.json --name hospital-a --train /data/notes.jsonl --epsilon 4 --delta 1e-6",
+    )
+)
 def join(
     bundle: Annotated[Path, typer.Argument(help="join.json of the server.", dir_okay=False, exists=True)],
     name: Annotated[str, typer.Option("--name", help="The site's name: letters, digits, dots, dashes.")],
@@ -43,6 +48,13 @@ def join(
     model: Annotated[
         str, typer.Option("--model", help="The base model's folder here; else the run names it.")
     ] = "",
+    epsilon: Annotated[
+        float,
+        typer.Option("--epsilon", min=0, help="Budget of this site's data, for ever; makes a policy.toml."),
+    ] = 0.0,
+    delta: Annotated[
+        float, typer.Option("--delta", min=0, help="The budget's delta, below one over the records.")
+    ] = 1e-5,
     json: Json = False,
 ) -> None:
     """Make this site's keys, its configuration and a request for the server's operator.
@@ -53,7 +65,8 @@ def join(
     from fedft.client.joining import join_site
 
     place = folder or Path(name)
-    request = join_site(bundle, place, name, train=train, partition=partition, model=model)
+    budget = (epsilon, delta) if epsilon else None
+    request = join_site(bundle, place, name, train=train, partition=partition, model=model, budget=budget)
     if json:
         print_json({"folder": str(place), "request": str(request), "config": str(place / "site.toml")})
         return
@@ -61,6 +74,9 @@ def join(
     out.print(f"made [bold]{place}[/] with keys that never leave it, and site.toml", soft_wrap=True)
     out.print(f"send to the operator   {request}", soft_wrap=True)
     out.print(f"put the answer into    {place}/certificate.pem", soft_wrap=True)
+    if budget:
+        out.print(f"read and amend         {place}/policy.toml", soft_wrap=True)
+        out.print(f"bind a ledger to data  fedft privacy ledger init -c {place}/site.toml", soft_wrap=True)
     out.print(f"then                   fedft client check -c {place}/site.toml", soft_wrap=True)
 
 

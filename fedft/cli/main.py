@@ -18,6 +18,7 @@ from fedft.cli import (
     doctor,
     export,
     plan,
+    privacy,
     quantise,
     report,
     runs,
@@ -89,6 +90,7 @@ report.register(app)
 export.register(app)
 codec.register(app)
 config.register(app)
+privacy.register(app)
 server.register(app)
 client.register(app)
 admin_look.register(admin.commands)

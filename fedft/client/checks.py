@@ -159,7 +159,23 @@ def _policy(site: SiteConfig) -> str:
 
 
 def _ledger(site: SiteConfig) -> str:
-    from fedft.privacy.ledger import Ledger
+    from fedft.client.site_ledger import open_ledger, site_fingerprint, summary
 
-    ledger = Ledger(site.path(site.privacy.ledger))
-    return f"whole, {len(ledger.entries())} entries"
+    ledger = open_ledger(site)
+    dataset = site.privacy.dataset
+    bound = ledger.bindings().get(dataset)
+    if bound is None:
+        raise FedftError(
+            "FEDFT-8205", f"the ledger knows no data set {dataset!r}", hint="fedft privacy ledger init"
+        )
+    if site.data.train and site_fingerprint(site) != bound:
+        raise FedftError(
+            "FEDFT-8206",
+            f"the data of {dataset!r} are not those that the ledger is bound to",
+            hint="use the data that was enrolled, or: fedft privacy ledger rebind",
+        )
+    spent = next(item for item in summary(ledger, site) if item["dataset"] == dataset)
+    return (
+        f"whole, {len(ledger.entries())} entries; {dataset}: epsilon {spent['epsilon']:.4g} at delta "
+        f"{spent['delta']:g} spent"
+    )

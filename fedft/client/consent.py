@@ -118,7 +118,7 @@ class Consent:
             raise FedftError(
                 "FEDFT-8201", "site.toml names no privacy ledger", hint="fedft privacy ledger init"
             )
-        fingerprint, examples = session.client_fingerprint(place.partition)
+        fingerprint, examples = session.records.fingerprint(place.partition)
         if self.simulated:
             _prepare(self.ledger, self.dataset, fingerprint, examples)
         ledger, run = Ledger(self.ledger), instruction.round.run_id

@@ -138,7 +138,8 @@ class Desk:
 
     def _refusal(self, error: FedftError, about: RoundRef) -> bytes:
         self._declined(error, about)
-        refusal = Refusal(about, error.code, f"{error.message} {error.hint}".strip()[:2000])
+        words = f"{error.message} {error.hint}".strip()[:2000]
+        refusal = Refusal(about, error.code, words, self._site.name)
         return seal(encode_reply(refusal), self._key)
 
     def _declined(self, error: FedftError, about: RoundRef) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,24 @@ from fedft.errors import FedftError
 from fedft.files import write_atomically
 from fedft.link.enrolment import ServerBundle
 from fedft.link.joining import make_identity
+from fedft.privacy.policy import ANY
+
+_DATASET = "train"
 
 
 def join_site(
-    bundle: Path, folder: Path, name: str, *, train: str = "", partition: str = "", model: str = ""
+    bundle: Path,
+    folder: Path,
+    name: str,
+    *,
+    train: str = "",
+    partition: str = "",
+    model: str = "",
+    budget: tuple[float, float] | None = None,
 ) -> Path:
     """Make keys, an enrolment request and ``site.toml`` in a new folder; return the request's path.
+
+    With a budget (ε, δ) there is a ``policy.toml`` too: private runs of this server alone, within the budget.
 
     Raises:
         FedftError: FEDFT-7050 when name, data or partition are not usable, FEDFT-7051 when the folder is
@@ -35,10 +48,30 @@ def join_site(
     }
     if model:
         table["model"] = {"source": _absolute(model)}
+    if budget is not None:
+        table["privacy"] = {"policy": "policy.toml", "ledger": "ledger.sqlite", "dataset": _DATASET}
+    policy = None if budget is None else _policy(server, *budget)
     request = make_identity(folder, name, server)
+    if policy is not None:
+        write_atomically(folder / "policy.toml", tomli_w.dumps(policy).encode())
     write_atomically(folder / "site.toml", tomli_w.dumps(table).encode())
     load_site(folder / "site.toml")
     return request
+
+
+def _policy(server: ServerBundle, epsilon: float, delta: float) -> dict[str, Any]:
+    if not (0 < epsilon < inf and 0 < delta < 1):
+        raise FedftError(
+            "FEDFT-7050",
+            f"epsilon {epsilon:g} and delta {delta:g} are no budget",
+            hint="epsilon is above 0; delta is below one over the number of records",
+        )
+    return {
+        "datasets": {_DATASET: {"epsilon": epsilon, "delta": delta, "private": True}},
+        "models": {"bases": [ANY], "frames": [ANY], "initialisers": [ANY]},
+        "messages": {"codecs": [ANY], "metrics": [], "secure_aggregation": False},
+        "server": {"identities": [server.link_address.rpartition(":")[0]]},
+    }
 
 
 def _data(train: str, partition: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def train_charged(
     The charge is on disk before the first sample is drawn. The data are read before the charge, so that a
     file that is missing costs nothing.
     """
-    rounds = private_rounds(session.config, session.client_records(place.partition))
+    rounds = private_rounds(session.config, session.records.count(place.partition))
     session.client_data(place.partition)
     _, epsilon = consent.charge(session, place, instruction, rounds)
     session.train_private(place.partition, rounds, round_number=instruction.round.round)

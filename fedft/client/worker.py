@@ -77,17 +77,17 @@ class Worker:
             at = instruction.round
             return self._answer(instruction, place)
         except FedftError as error:
-            return self._refusal(at, error.code, f"{error.message} {error.hint}".strip())
+            return self._refusal(at, place, error.code, f"{error.message} {error.hint}".strip())
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             code = OUT_OF_MEMORY if is_out_of_memory(error) else "FEDFT-7010"
-            return self._refusal(at, code, f"the client failed: {type(error).__name__}: {error}"[:500])
+            return self._refusal(at, place, code, f"the client failed: {type(error).__name__}: {error}"[:500])
 
-    def _refusal(self, at: RoundRef, code: str, message: str) -> Refusal:
-        if not self._private:
-            return Refusal(at, code, message)
-        print(f"{code} {message}", file=sys.stderr)
-        return Refusal(at, code, outgoing_message(code, message))
+    def _refusal(self, at: RoundRef, place: Place, code: str, message: str) -> Refusal:
+        if self._private:
+            print(f"{code} {message}", file=sys.stderr)
+            message = outgoing_message(code, message)
+        return Refusal(at, code, message, place.client)
 
     def _answer(self, instruction: Instruction, place: Place) -> Reply:
         loads = load_count()

@@ -50,7 +50,7 @@ def check_reply(data: bytes, member: Member, max_bytes: int) -> None:
     if member.signing_key is None:
         raise FedftError("FEDFT-7039", f"{member.name} has no signing key, so it cannot reply")
     reply = decode_reply(open_envelope(data, max_bytes=max_bytes, trusted_key=member.signing_key))
-    if isinstance(reply, Refusal | NeedSetup):
+    if isinstance(reply, NeedSetup) or (isinstance(reply, Refusal) and not reply.client_id):
         return
     if reply.client_id != member.name:
         raise FedftError(

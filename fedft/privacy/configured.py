@@ -55,7 +55,7 @@ def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
     privacy = config.privacy
     target = Budget(privacy.epsilon, privacy.delta)
     check_delta(target.delta, examples)
-    steps, rounds = local_steps(config.training, examples), config.rounds.total + privacy.spare_rounds
+    steps, rounds = local_steps(config.training, examples), _rounds(config)
     sampler = configured_sampler(config, examples)
     sigma = privacy.noise_multiplier
     if not sigma:
@@ -64,6 +64,14 @@ def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
     if privacy.noise_multiplier:
         _require_within(target, result.run_event())
     return result
+
+
+def planned_event(config: RunConfig, examples: int, batch: int) -> Event:
+    """Return what all rounds would release at another `training.batch_size`, with a noise multiplier of 1."""
+    training = config.training.model_copy(update={"batch_size": batch})
+    changed = config.model_copy(update={"training": training})
+    steps = local_steps(training, examples)
+    return _times(configured_sampler(changed, examples).event(1.0, steps), _rounds(config))
 
 
 def configured_sampler(config: RunConfig, examples: int) -> Sampler:
@@ -76,6 +84,10 @@ def configured_sampler(config: RunConfig, examples: int) -> Sampler:
             return TruncatedPoissonSampler(examples, batch, privacy.max_batch or math.ceil(1.5 * batch))
         case "shuffled":
             return ShuffledSampler(examples, batch)
+
+
+def _rounds(config: RunConfig) -> int:
+    return config.rounds.total + config.privacy.spare_rounds
 
 
 def _times(event: Event, rounds: int) -> Event:

@@ -163,6 +163,11 @@ class Ledger:
         self.refresh()
         return merge(self._known(dataset).by_run.get(run, []))
 
+    def bindings(self) -> dict[str, tuple[str, int]]:
+        """Return fingerprint and number of records of each enrolled name."""
+        self.refresh()
+        return {name: (state.fingerprint, state.examples) for name, state in self._datasets.items()}
+
     def datasets(self) -> list[str]:
         """Return the enrolled names, in order of enrolment."""
         self.refresh()

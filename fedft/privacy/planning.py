@@ -107,6 +107,7 @@ def plan(
     steps: int,
     parameters: int,
     spent: Sequence[Event] = (),
+    event_of: Callable[[int], Event] | None = None,
 ) -> list[PlanRow]:
     """Return the trade-off table of a run before it starts, one row per (batch, ε).
 
@@ -118,6 +119,7 @@ def plan(
         steps: steps of the whole run: rounds times local steps.
         parameters: number of trainable parameters d.
         spent: what the data set has paid already.
+        event_of: what the whole run releases at an expected batch; None for Poisson sampling.
 
     Raises:
         FedftError: FEDFT-8001 (δ), FEDFT-8002 (a batch larger than the data).
@@ -126,7 +128,7 @@ def plan(
     check_delta(delta, examples)
     rows = []
     for batch in expected_batches:
-        event = Event(1.0, batch / examples, steps)
+        event = event_of(batch) if event_of else Event(1.0, batch / examples, steps)
         for epsilon in epsilons:
             sigma = _calibrate_or_none(Budget(epsilon, delta), event, spent)
             ratio = None if sigma is None else sigma * math.sqrt(parameters) / batch

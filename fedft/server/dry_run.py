@@ -15,7 +15,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
 
     """
     from fedft.models.sources import resolve_source
-    from fedft.training.session import load_records_of
+    from fedft.training.client_records import load_records_of
 
     found: dict[str, Any] = {"name": config.name, "model": resolve_source(config.model.source)}
     if config.evaluation.every:

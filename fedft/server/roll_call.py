@@ -55,19 +55,20 @@ def call_roll(
 
 
 def _settle(answer: Answer, book: InstructionBook) -> tuple[Member | None, UpdateRecord]:
-    request = answer.request
     if answer.failure:
         return None, answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
+    client = ""
     try:
         reply = read_reply(answer.envelope, book.max_reply_bytes)
+        client = reply.client_id if isinstance(reply, Refusal | Hello) else ""
         if isinstance(reply, Refusal):
             raise FedftError(reply.code, reply.message)
         if not isinstance(reply, Hello):
             raise FedftError("FEDFT-6104", f"answered hello with {type(reply).__name__}")
         _check_base(reply, book)
     except FedftError as error:
-        return None, answer_record(answer, "refused", code=error.code, message=error.message)
-    member = Member(reply.client_id, request.node_id, reply.num_examples)
+        return None, answer_record(answer, "refused", client=client, code=error.code, message=error.message)
+    member = Member(reply.client_id, answer.request.node_id, reply.num_examples)
     return member, answer_record(answer, "accepted", client=member.client, num_examples=reply.num_examples)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,16 +23,13 @@ from fedft.adapters import (
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
-from fedft.data.partition import partition
-from fedft.data.readers import Split, load_records
-from fedft.data.records import Records
 from fedft.data.report import DataReport
 from fedft.errors import FedftError
 from fedft.models.load import BaseModel, load_base
 from fedft.privacy.configured import PrivateRounds
-from fedft.privacy.ledger import fingerprint
 from fedft.store.files import Arrays
 from fedft.training import seeds
+from fedft.training.client_records import ClientRecords, load_records_of
 from fedft.training.loop import TrainReport, train_local
 from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
@@ -75,7 +71,7 @@ class Session:
         self._handle: AdapterHandle | None = None
         self._frame_digest = ""
         self._clients: dict[int, ClientData] = {}
-        self._fingerprints: dict[int, tuple[str, int]] = {}
+        self.records = ClientRecords(config)
 
     # -- model ---------------------------------------------------------------------------------------
 
@@ -185,7 +181,7 @@ class Session:
     def train_private(self, client: int, rounds: PrivateRounds, *, round_number: int) -> None:
         """Train one client privately for one round from the loaded state; charge the round before.
 
-        ``rounds`` are those of `client_records` records. Nothing of the data comes out but the state.
+        ``rounds`` are those of as many records as the client has. Nothing else of the data comes out.
         """
         head, matrices = self._trainable(head_only=False)
         train_private(
@@ -263,51 +259,21 @@ class Session:
     @cached_property
     def test(self) -> tuple[Sequence[Any], DataReport]:
         """The samples of the central evaluation."""
-        records = self._records("test").sample(self.config.data.max_test, self._seed("test"))
+        records = load_records_of(self.config, "test").sample(self.config.data.max_test, self._seed("test"))
         return self.task.prepare(records)
 
     def client_data(self, client: int) -> ClientData:
         """Return one simulated client's samples, prepared at first use."""
         if client not in self._clients:
-            samples, report = self.task.prepare(self._records("train").take(self._partition[client]))
+            samples, report = self.task.prepare(self.records.of(client))
             train, held_out = self._hold_out(samples, client)
             self._clients[client] = ClientData(train, held_out, report)
         return self._clients[client]
-
-    def client_records(self, client: int) -> int:
-        """Return how many records a client has, those included that give no sample."""
-        return len(self._partition[client])
-
-    def client_fingerprint(self, client: int) -> tuple[str, int]:
-        """Return a digest of a client's records, and their number.
-
-        A site's own data are taken as they lie there, whatever part of them ``data.max_train`` chooses.
-        """
-        data = self.config.data
-        if client not in self._fingerprints:
-            own = data.partition.clients == 1
-            whole = load_records_of(self.config, "train") if own else self._train_records
-            records = whole if own else whole.take(self._partition[client])
-            encoded = (json.dumps(record, sort_keys=True, default=str).encode() for record in records)
-            self._fingerprints[client] = fingerprint(encoded), len(records)
-        return self._fingerprints[client]
 
     def pooled(self) -> list[Any]:
         """Return all clients' training samples together."""
         clients = range(self.config.data.partition.clients)
         return [sample for client in clients for sample in self.client_data(client).train]
-
-    @cached_property
-    def _train_records(self) -> Records:
-        return load_records_of(self.config, "train").sample(self.config.data.max_train, self._seed("train"))
-
-    @cached_property
-    def _partition(self) -> list[list[int]]:
-        data = self.config.data
-        return partition(self._train_records, data.partition, self._seed("partition"), data.fields.label)
-
-    def _records(self, split: Split) -> Records:
-        return self._train_records if split == "train" else load_records_of(self.config, split)
 
     def _hold_out(self, samples: Sequence[Any], client: int) -> tuple[Sequence[Any], Sequence[Any]]:
         settings = self.config.evaluation
@@ -321,7 +287,7 @@ class Session:
 
     def _public_gradients(self) -> SampleGradients:
         adapter = self.config.adapter
-        records = self._records("public").sample(adapter.samples, self._seed("public"))
+        records = load_records_of(self.config, "public").sample(adapter.samples, self._seed("public"))
         samples, _ = self.task.prepare(records)
         size = self.config.evaluation.batch_size
         device = next(self.base.model.parameters()).device
@@ -330,6 +296,12 @@ class Session:
             for start in range(0, len(samples), size)
         ]
         return SampleGradients(batches, self.task.per_sample_loss, adapter.layers_at_once)
+
+    def count_trainable(self) -> int:
+        """Return how many parameters a run of this configuration trains; needs no frame."""
+        head = self.base.head if self.config.adapter.train_head else ()
+        matrices = len(self._targets()) * self.config.adapter.rank**2
+        return matrices + sum(self.base.model.get_parameter(name).numel() for name in head)
 
     def _targets(self) -> list[str]:
         patterns = self.config.adapter.targets
@@ -342,10 +314,3 @@ class Session:
         if self._handle is not None:
             self._handle.detach()
             self._handle, self._frame_digest = None, ""
-
-
-def load_records_of(config: RunConfig, split: Split) -> Records:
-    """Read the train, test or public records that a configuration names."""
-    data = config.data
-    sources: dict[Split, str] = {"train": data.train, "test": data.test, "public": data.public}
-    return load_records(sources[split], format=data.format, columns=data.columns, split=split)

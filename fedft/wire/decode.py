@@ -94,7 +94,8 @@ def decode_reply(payload: bytes) -> Reply:
         case "refusal":
             refusal = message.refusal
             code, text = _text(refusal.code, "code", 32), _text(refusal.message, "message", MAX_TEXT)
-            return Refusal(_round(refusal), code, text)
+            client = _text(refusal.client_id, "client_id", MAX_NAME)
+            return Refusal(_round(refusal), code, text, client)
         case "need_setup":
             need = message.need_setup
             return NeedSetup(_round(need), _digest(need.setup_digest, "setup_digest"))

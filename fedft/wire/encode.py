@@ -65,7 +65,9 @@ def encode_reply(reply: Reply) -> bytes:
         case Hello():
             message = pb.Reply(hello=_hello(reply))
         case Refusal():
-            refusal = pb.Refusal(round=_round(reply.round), code=reply.code, message=reply.message)
+            refusal = pb.Refusal(
+                round=_round(reply.round), code=reply.code, message=reply.message, client_id=reply.client_id
+            )
             message = pb.Reply(refusal=refusal)
         case NeedSetup():
             need = pb.NeedSetup(round=_round(reply.round), setup_digest=_digest(reply.setup_digest))

@@ -103,11 +103,12 @@ class Hello:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A client declines an instruction, with a stable code."""
+    """A client declines an instruction, with a stable code; ``client_id`` may be empty."""
 
     round: RoundRef
     code: str
     message: str
+    client_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from fedft.privacy.ledger import Ledger
 from fedft.privacy.outgoing import PUBLIC
 from fedft.server.instructions import InstructionBook
 from fedft.server.model import ServerModel
+from fedft.training.client_records import ClientRecords
 from fedft.training.session import Session
 from fedft.wire import (
     Hello,
@@ -129,9 +130,7 @@ def site(
 
 def _fingerprint(place: Place, folder: Path) -> tuple[str, int]:
     config = place.localise(tiny_config(folder.parent, **PRIVATE))
-    session = Session.__new__(Session)
-    session.config, session._fingerprints = config, {}
-    return session.client_fingerprint(0)
+    return ClientRecords(config).fingerprint(0)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from fedft.config.load import check
 from fedft.errors import FedftError
 from fedft.link.enrolment import ServerBundle, read_request
 from fedft.link.keys import parse_public_signing_key, public_pem
+from fedft.privacy.events import Budget
+from fedft.privacy.policy import load_policy
 from tests.link.conftest import Server, server
 
 __all__ = ["server"]
@@ -68,6 +70,20 @@ def test_a_part_of_the_runs_records_leaves_the_run_as_it_is(tmp_path: Path) -> N
 def test_mistakes_are_all_listed(tmp_path: Path, changes: dict[str, object], words: str) -> None:
     with pytest.raises(FedftError, match=f"FEDFT-7050(?s:.*){words}"):
         load_site(_write(tmp_path, **changes))
+
+
+def test_joining_with_a_budget_writes_a_policy_that_can_be_used(server: Server, tmp_path: Path) -> None:
+    bundle = server.bundle
+    join_site(bundle, tmp_path / "a", "a", partition="0/3", budget=(4.0, 1e-6))
+    site = load_site(tmp_path / "a" / "site.toml")
+    policy = load_policy(site.path(site.privacy.policy))
+    assert policy.budget(site.privacy.dataset) == Budget(4.0, 1e-6)
+    assert policy.datasets[site.privacy.dataset].private
+    assert policy.server.identities == (site.server.address.rpartition(":")[0],)
+    for budget in [(-1.0, 1e-6), (float("inf"), 1e-6), (4.0, 1.0)]:
+        with pytest.raises(FedftError, match="FEDFT-7050"):
+            join_site(bundle, tmp_path / "b", "b", partition="0/3", budget=budget)
+        assert not (tmp_path / "b").exists()
 
 
 def test_joining_makes_keys_of_its_own_and_a_request_that_proves_them(server: Server, tmp_path: Path) -> None:

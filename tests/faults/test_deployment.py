@@ -73,7 +73,7 @@ def test_a_server_killed_again_and_again_comes_back_by_itself_and_ends_with_the_
         for _ in range(min(5, KILLS - kills)):
             committed = deployment.rounds(run)
             _wait_for_progress(deployment, run, committed)
-            if _done(deployment, run):
+            if done(deployment, run):
                 break
             time.sleep(rng.uniform(0.0, 0.5))
             deployment.server.kill()
@@ -98,11 +98,11 @@ def test_daemons_and_workers_killed_at_random_moments_cost_no_more_than_their_ro
     while kills < KILLS:
         run = deployment.start_run(_config(folder, 8, **changes))
         runs.append(run)
-        while kills < KILLS and not _done(deployment, run):
+        while kills < KILLS and not done(deployment, run):
             time.sleep(rng.uniform(0.5, 2.0))
             name = rng.choice(deployment.names)
             if rng.random() < 0.5 and (pid := deployment.status(name).worker_pid):
-                _kill(pid)
+                kill(pid)
             else:
                 deployment.daemons[name].kill()
                 start = time.monotonic()
@@ -229,13 +229,14 @@ def test_a_revoked_site_is_put_out_in_the_middle_of_a_run_that_goes_on(
 
 def _wait_for_progress(deployment: Deployment, run: str, committed: int) -> None:
     deployment.wait(
-        lambda: deployment.rounds(run) > committed or _done(deployment, run),
+        lambda: deployment.rounds(run) > committed or done(deployment, run),
         400,
         f"{run} does not get beyond round {committed}",
     )
 
 
-def _done(deployment: Deployment, run: str) -> bool:
+def done(deployment: Deployment, run: str) -> bool:
+    """Whether a run has ended; not while the server is away."""
     try:
         return deployment.run(run)["state"] in ("completed", "failed")
     except Exception:
@@ -256,6 +257,7 @@ def _each_counted_once(found: dict) -> bool:
     return len(accepted) == len(set(accepted))
 
 
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
+    """Kill a process, which may have ended meanwhile."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

@@ -57,8 +57,8 @@ def spend(state: Path, run_id: str, client: str, rounds: int, config: Any) -> No
 
     place = Place(CLIENTS.index(client), 3)
     session, consent = Session(config), Consent.of(place, config, run_id)
-    plan = private_rounds(config, session.client_records(place.partition))
-    fingerprint, examples = session.client_fingerprint(place.partition)
+    plan = private_rounds(config, session.records.count(place.partition))
+    fingerprint, examples = session.records.fingerprint(place.partition)
     assert consent.ledger is not None
     consent.ledger.parent.mkdir(parents=True)
     book = Ledger.create(consent.ledger)

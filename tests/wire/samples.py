@@ -50,6 +50,7 @@ REPLIES: dict[str, Reply] = {
     "evaluation": Evaluation(ROUND, MODEL, "client-a", 800, {"loss": 0.25}),
     "hello": Hello("client-a", "aa" * 32, 800, 1, {1: 1, 2: 1}, ("masked-sum",)),
     "refusal": Refusal(ROUND, "FEDFT-8001", "the budget of this site is spent"),
+    "refusal_named": Refusal(ROUND, "FEDFT-8303", "epsilon 8 is asked, 2 is allowed", "client-a"),
     "need_setup": NeedSetup(ROUND, "ee" * 32),
 }
 INSTRUCTIONS: dict[str, Instruction] = {

@@ -152,14 +152,16 @@ class Hello(_message.Message):
     def __init__(self, client_id: _Optional[str] = ..., base_digest: _Optional[bytes] = ..., num_examples: _Optional[int] = ..., wire_version: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[CodecVersion, _Mapping]]] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Refusal(_message.Message):
-    __slots__ = ("round", "code", "message")
+    __slots__ = ("round", "code", "message", "client_id")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     round: RoundRef
     code: str
     message: str
-    def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., code: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+    client_id: str
+    def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., client_id: _Optional[str] = ...) -> None: ...
 
 class NeedSetup(_message.Message):
     __slots__ = ("round", "setup_digest")

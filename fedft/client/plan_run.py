@@ -1,0 +1,94 @@
+"""The privacy plan of a run: for simulated clients, or for one site with what it has spent already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedft.client.site import load_site
+from fedft.client.site_ledger import open_ledger, site_records
+from fedft.config import RunConfig
+from fedft.privacy.accounting import COARSE, pld_epsilon
+from fedft.privacy.configured import planned_event
+from fedft.privacy.events import Event
+from fedft.privacy.planning import PlanRow, plan
+from fedft.training.client_records import ClientRecords
+from fedft.training.schedule import local_steps
+
+_TARGETS = (1.0, 3.0, 8.0)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run costs a client with so many examples, before it starts."""
+
+    examples: int
+    parameters: int
+    delta: float
+    spent: tuple[Event, ...]
+    rows: list[PlanRow]
+
+    @property
+    def spent_epsilon(self) -> float:
+        """ε of what the data set has paid already."""
+        return pld_epsilon(self.spent, self.delta, interval=COARSE)
+
+
+def plan_run(
+    config: RunConfig,
+    *,
+    site: Path | None = None,
+    epsilons: Sequence[float] | None = None,
+    batches: Sequence[int] | None = None,
+    examples: int = 0,
+    parameters: int = 0,
+) -> RunPlan:
+    """Return the trade-off table of a run.
+
+    Args:
+        config: of the run; privacy may still be off in it.
+        site: path of a ``site.toml``, whose records and ledger then count.
+        epsilons: targets; None for 1, 3, 8 and the configuration's.
+        batches: expected batches; None for those around the configuration's.
+        examples: of a client; 0 to count the records.
+        parameters: trainable ones; 0 to load the base model and count.
+
+    Raises:
+        FedftError: what reading data and model raises, FEDFT-8001 (δ), FEDFT-8101 (batch).
+
+    """
+    found, spent = _data(config, site)
+    examples = examples or found
+    parameters = parameters or _count_parameters(config)
+    batch = config.training.batch_size
+    around = {batch // 2, batch, 2 * batch, 4 * batch}
+    delta = config.privacy.delta
+    rows = plan(
+        epsilons=sorted({*(epsilons or (*_TARGETS, config.privacy.epsilon))}),
+        delta=delta,
+        examples=examples,
+        expected_batches=sorted(batches or (size for size in around if 0 < size <= examples)),
+        steps=local_steps(config.training, examples) * config.rounds.total,
+        parameters=parameters,
+        spent=spent,
+        event_of=lambda size: planned_event(config, examples, size),
+    )
+    return RunPlan(examples, parameters, delta, tuple(spent), rows)
+
+
+def _data(config: RunConfig, site: Path | None) -> tuple[int, list[Event]]:
+    """Return the number of a client's records, and what was released from them."""
+    if site is None:
+        records = ClientRecords(config)
+        return min(records.count(client) for client in range(config.data.partition.clients)), []
+    place = load_site(site)
+    own, client = site_records(place, config)
+    spent = open_ledger(place).events(place.privacy.dataset) if place.privacy.ledger else []
+    return own.count(client), spent
+
+
+def _count_parameters(config: RunConfig) -> int:
+    from fedft.training.session import Session
+
+    return Session(config).count_trainable()
