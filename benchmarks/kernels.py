@@ -130,25 +130,33 @@ def both_ways(layer: nn.Module, x: Tensor, g: Tensor) -> Work:
     return step
 
 
+LENGTHS = (1, 16, 256, 512, 2048)
+
+
 def layers(rounds: int) -> Iterator[Row]:
     import bitsandbytes as bnb
 
-    for size in (2048, 4096):
-        dense = nn.Linear(size, size, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+    for size, dtype, lengths in (
+        (2048, torch.bfloat16, LENGTHS),
+        (4096, torch.bfloat16, LENGTHS),
+        (4096, torch.float32, (16, 256)),
+    ):
+        dense = nn.Linear(size, size, bias=False, dtype=dtype).requires_grad_(False)
         ours = NF4Linear.from_module(dense)
-        theirs = bnb.nn.Linear4bit(size, size, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
+        theirs = bnb.nn.Linear4bit(size, size, bias=False, compute_dtype=dtype, quant_type="nf4")
         theirs.weight = bnb.nn.Params4bit(dense.weight.data.clone(), requires_grad=False, quant_type="nf4")
         theirs = theirs.to("cpu").train()
-        for tokens in (1, 16, 256, 512, 2048):
-            x = torch.randn(tokens, size, dtype=torch.bfloat16, requires_grad=True)
-            g = torch.randn(tokens, size, dtype=torch.bfloat16)
+        kind = str(dtype).removeprefix("torch.")
+        for tokens in lengths:
+            x = torch.randn(tokens, size, dtype=dtype, requires_grad=True)
+            g = torch.randn(tokens, size, dtype=dtype)
 
-            name = f"layer {size}x{size}, {tokens} tokens, both ways"
+            name = f"layer {size}x{size} {kind}, {tokens} tokens"
             versus_dense = 1 / 1.10 if tokens >= 256 else None
             versus_bnb = 1.5 if size == 4096 and tokens <= 256 else None
             count = max(3, rounds // (1 + tokens // 512))
             step = both_ways(ours, x, g)
-            yield compare(name, step, "dense bfloat16", both_ways(dense, x, g), versus_dense, count)
+            yield compare(name, step, f"dense {kind}", both_ways(dense, x, g), versus_dense, count)
             yield compare(name, step, "bitsandbytes", both_ways(theirs, x, g), versus_bnb, count)
 
 

@@ -5,8 +5,8 @@
 
 About 100 million random parameters, all linear layers adapted, bfloat16 arithmetic. The steps take turns, and
 the ratio of each turn counts. Memory is measured in a process of its own for each method: the peak of the
-resident set over what it was before the model was made. "Saved" is what autograd keeps for backward besides
-parameters and buffers, per token and layer, in units of bytes times the width d.
+resident set over what it was before the model was made, all libraries loaded. "Saved" is what autograd keeps
+for backward besides parameters and buffers, per token and layer, in units of bytes times the width d.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from fedft.adapters import attach, build_frames, resolve_targets
 from fedft.quant import describe, quantise_model
+from fedft.quant.memory import plan_memory
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
@@ -130,9 +131,17 @@ def resident(field: str) -> int:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith(field))
 
 
+def load_libraries() -> None:
+    """So that their size does not count as the model's."""
+    import bitsandbytes  # noqa: F401
+    import peft  # noqa: F401
+    from transformers.models.llama import modeling_llama  # noqa: F401
+
+
 def peak_memory(method: str, tokens: int) -> tuple[int, int]:
     """(bytes above the start once ready, bytes above the start at the peak of three steps)."""
     torch.set_num_threads(1)
+    load_libraries()
     before = resident("VmRSS")
     step = Step(method, tokens)
     step()
@@ -181,9 +190,19 @@ def main() -> None:
         peak, kept = rows[method]["peak_mib"], saved[method]
         time_ms = rows[method]["step_ms"]
         print(f"{method:24} {time_ms:8.0f} ms {ratio:5.2f}x, peak {peak:6.0f} MiB, saved {kept:5.1f} bytes d")
+    planned = plan_memory(
+        base_model,
+        lambda model: resolve_targets(model, "auto"),
+        rank=64,
+        batch=1,
+        tokens=arguments.tokens,
+        quantised=True,
+    )
+    print(f"{METHODS[0]}: peak planned {planned.peak / 2**20:.0f} MiB")
     if arguments.json:
+        facts = {"machine": describe(), "tokens": arguments.tokens, "planned_mib": planned.peak / 2**20}
         with open(arguments.json, "w") as file:
-            json.dump({"machine": describe(), "tokens": arguments.tokens, "methods": rows}, file, indent=1)
+            json.dump(facts | {"methods": rows}, file, indent=1)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from fedft.adapters import frozen
 from fedft.adapters.frame import Frame, FrameSet
 from fedft.adapters.head import FullPrecisionHead
 from fedft.adapters.linear import AdaptedLinear
+from fedft.adapters.shared_input import share_inputs
 from fedft.adapters.targets import refuse_tied
 from fedft.errors import FedftError
 
@@ -36,6 +37,7 @@ class AdapterHandle:
         self._head = FullPrecisionHead(model, extras)
         for name, layer in self.layers.items():
             _replace(model, name, layer)
+        share_inputs(self.layers)
         self._attached = True
 
     @property

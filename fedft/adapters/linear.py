@@ -25,6 +25,13 @@ class PerSampleSink(Protocol):
         """
 
 
+class InputProjection(Protocol):
+    """Computes ``u = A x`` for layers that read the same input."""
+
+    def project(self, layer: AdaptedLinear, x: Tensor) -> Tensor | None:
+        """Return u, ``(n, r)``, or None when the layer is to compute it alone."""
+
+
 class AdaptedLinear(nn.Module):
     """A frozen linear module with a square adapter: ``y = W x + s B R A x`` (LoRA-SB, arXiv 2411.19557).
 
@@ -36,6 +43,7 @@ class AdaptedLinear(nn.Module):
         R: ``(r, r)`` float32, the only trainable parameter.
         A: ``(r, in)``. B: ``(out, r)``, already multiplied by s.
         per_sample_sink: when set, backward hands (u, v) to it and computes no gradient of R.
+        shared: when set, gives u for layer number ``slot`` of those that read the same input.
 
     Raises:
         FedftError: FEDFT-2110 (module), FEDFT-2114 (frame of another shape); forward: FEDFT-2120 (autocast).
@@ -58,6 +66,8 @@ class AdaptedLinear(nn.Module):
         self.register_buffer("B", (frame.scale * frame.b).to(device, dtype), persistent=False)
         self.R = nn.Parameter(frame.r0.to(device, copy=True))
         self.per_sample_sink: PerSampleSink | None = None
+        self.shared: InputProjection | None = None
+        self.slot = 0
 
     @property
     def weight(self) -> Tensor:
@@ -70,7 +80,8 @@ class AdaptedLinear(nn.Module):
             raise FedftError(
                 "FEDFT-2120", "an adapted layer was called under autocast", hint="set model.dtype"
             )
-        return _AdaptedMatmul.apply(x, self.R, self)  # type: ignore[no-any-return, no-untyped-call]
+        u = None if self.shared is None else self.shared.project(self, x)
+        return _AdaptedMatmul.apply(x, self.R, self, u)  # type: ignore[no-any-return, no-untyped-call]
 
     def extra_repr(self) -> str:
         """Show the rank."""
@@ -81,9 +92,9 @@ class _AdaptedMatmul(torch.autograd.Function):
     """Keeps for backward only ``u = A x``, ``(..., r)``, beyond the frozen matrices and R."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, R: Tensor, layer: AdaptedLinear) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        u = rows @ layer.A.T
+    def forward(ctx: Any, x: Tensor, R: Tensor, layer: AdaptedLinear, u: Tensor | None) -> Tensor:
+        if u is None:
+            u = x.reshape(-1, x.shape[-1]) @ layer.A.T
         y = layer.base(x).reshape(-1, layer.out_features)
         # R = 0 must leave every bit of y alone, and y + (+0) would turn -0 into +0. On the CPU a look at R
         # costs nothing. On an accelerator it would wait for the device, and a trace cannot branch on it;
@@ -97,7 +108,7 @@ class _AdaptedMatmul(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         layer: AdaptedLinear = ctx.layer
         u, R = ctx.saved_tensors
         g = grad.reshape(-1, layer.out_features)
@@ -111,4 +122,4 @@ class _AdaptedMatmul(torch.autograd.Function):
             layer.per_sample_sink.record(layer, u.view(samples), v.view(samples))
         elif ctx.needs_input_grad[1]:
             grad_R = v.to(R.dtype).T @ u.to(R.dtype)
-        return grad_x, grad_R, None
+        return grad_x, grad_R, None, None

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from fedft.adapters import AdaptedLinear, attach, build_frames, resolve_targets
+from fedft.quant import quantise_model
 
 VOCABULARY, RANK, SCALE = 64, 4, 0.7
 KINDS = ("bert", "gpt2", "llama", "llama-classifier")
@@ -51,9 +52,11 @@ def plain_model(kind: str) -> nn.Module:
     return model
 
 
-def adapted_model(kind: str, *, checkpointing: bool = False) -> nn.Module:
+def adapted_model(kind: str, *, checkpointing: bool = False, quantised: bool = False) -> nn.Module:
     """The model with random R's everywhere and its classification head, if it has one, trained."""
     model = plain_model(kind)
+    if quantised:
+        quantise_model(model)
     frames = build_frames(
         model, resolve_targets(model, "auto"), initialiser="random", rank=RANK, scale=SCALE, seed=1
     )
