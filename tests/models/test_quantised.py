@@ -30,6 +30,7 @@ from transformers import (
 
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import FedftError
+from fedft.models import quantised
 from fedft.models.load import BaseModel, load_base
 from fedft.models.quantised import save_nf4
 from fedft.models.sources import resolve_source
@@ -207,3 +208,28 @@ def test_the_head_is_drawn_and_not_kept_in_files(tmp_path: Path) -> None:
     assert not torch.equal(
         other.model.get_parameter("classifier.weight"), base.model.get_parameter("classifier.weight")
     )
+
+
+def test_a_hub_models_files_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkpoint("llama", tmp_path / "model")
+    asked: dict[str, Any] = {}
+
+    def fetch(repository: str, **options: Any) -> str:
+        asked.update(options, repository=repository)
+        return folder
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    place = quantised._folder("owner/name", "abc")
+
+    assert place == Path(folder)
+    assert (asked["repository"], asked["revision"]) == ("owner/name", "abc")
+    assert "*.safetensors" in asked["allow_patterns"]
+    assert not [pattern for pattern in asked["allow_patterns"] if pattern.endswith(("bin", "*"))]
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    with pytest.raises(FedftError, match="FEDFT-2002"):
+        load("owner/no-such-model", CAUSAL)

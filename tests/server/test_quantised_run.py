@@ -10,7 +10,8 @@ from fedft.client.answer import process_worker
 from fedft.errors import FedftError
 from fedft.models.load import load_base
 from fedft.models.quantised import save_nf4
-from fedft.quant import NF4Linear
+from fedft.quant import NF4Linear, select
+from fedft.quant.cpu_library import CpuLibrary
 from fedft.server.offline import evaluate_run, export_run, open_round
 from fedft.server.simulate import simulate
 from fedft.store import RunStore
@@ -34,6 +35,19 @@ def test_the_same_digest_every_time_and_another_one_than_unquantised(tmp_path: P
 
     assert first.final_digest == again.final_digest != dense.final_digest
     assert first.base_digest == again.base_digest != dense.base_digest
+
+
+def test_plain_torch_gives_the_digest_of_the_compiled_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, compiled = run_inline(tiny_config(tmp_path, **NF4))
+    process_worker.cache_clear()
+    monkeypatch.setattr(select, "cpu", lambda: None)
+    monkeypatch.setattr(CpuLibrary, "dequantise", None)  # no way around it
+
+    _, plain = run_inline(tiny_config(tmp_path, **NF4))
+
+    assert plain.final_digest == compiled.final_digest
 
 
 @pytest.mark.parametrize("initialiser", ["lora-sb", "lora-xs", "random"])
