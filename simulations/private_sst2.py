@@ -112,8 +112,8 @@ def _table(results: list[dict[str, object]], config: RunConfig) -> str:
         f"6,920 training sentences, cut at {config.task.max_length} tokens; delta 1e-5, unit one example, "
         f"Poisson batches of {training.batch_size} expected, {rounds.total} rounds of {training.steps} "
         f"steps, clipping bound {config.privacy.max_grad_norm:g}. Fed-SB: rank {config.adapter.rank}, scales "
-        f"and learning rates as in the script; head {training.head_learning_rate:g}; FFA-LoRA: rank {FFA_RANK}. "
-        "Test accuracy in % (1,821 sentences), mean and standard deviation over seeds.",
+        f"and learning rates as in the script; head {training.head_learning_rate:g}; FFA-LoRA: rank "
+        f"{FFA_RANK}. Test accuracy in % (1,821 sentences), mean and standard deviation over seeds.",
         "",
         "| arm | epsilon | seeds | accuracy | CPU s a run |",
         "|---|---|---|---|---|",
