@@ -247,7 +247,9 @@ def _encode(
     rounding = np.random.default_rng(derive_seed(config.seed, "rounding", number, place.client))
     context = CodecContext(seed=instruction.codec_seed, generator=rounding)
     if uses_error_feedback(config.codec):
-        shards, wanted = residuals.encode(delta, codec, context, manifest, instruction, place.client)
+        # What was left out of updates without noise must never be added to one with noise.
+        owner = f"{place.client}.private" if is_private(config) else place.client
+        shards, wanted = residuals.encode(delta, codec, context, manifest, instruction, owner)
     else:
         shards, wanted = tuple(codec.encode(delta, manifest, context)), delta
     return shards, relative_error(wanted, shards, manifest, context)

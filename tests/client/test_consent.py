@@ -279,6 +279,20 @@ def test_settings_that_cannot_be_true_of_the_data(
     assert not (tmp_path / "state" / "ledgers").exists()
 
 
+def test_what_a_round_without_noise_left_out_is_not_added_to_a_private_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    feedback = {"codec.error_feedback": True}
+    plain, private = Hub(tmp_path, **feedback, **{"privacy.mechanism": "none"}), Hub(tmp_path, **feedback)
+    for hub in (plain, private):  # a server that gives both runs one name
+        assert isinstance(hub.ask(hub.train(), Place(0, 3)), Update)
+
+    kept = {path.name for path in (tmp_path / "state" / "residuals" / "run-1").iterdir()}
+    assert kept == {"client-000.safetensors", "client-000.private.safetensors"}
+
+
 # -- a site's policy -------------------------------------------------------------------------------------
 
 
@@ -339,6 +353,16 @@ def test_metrics_that_the_policy_keeps_do_not_leave(tmp_path: Path, monkeypatch:
 
     assert isinstance(update, Update)
     assert update.metrics == {}
+
+
+def test_metrics_that_a_run_cannot_do_without_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    hub = Hub(tmp_path, **{"privacy.mechanism": "none"})
+    instruction = replace(hub.book.evaluate(1, hub.model.initial_state), setup=hub.model.setup)
+
+    assert hub.ask(instruction, site(tmp_path / "site", private=False)).code == "FEDFT-8310"
 
 
 def test_a_site_without_a_policy_takes_part_in_no_private_run(hub: Hub, tmp_path: Path) -> None:
