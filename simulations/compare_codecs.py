@@ -75,9 +75,9 @@ def _config(arguments: argparse.Namespace, *, task: str, clients: int, codec: st
 def _table(rows: Rows) -> Iterator[str]:
     yield from ("# What codecs cost in learning", "")
     yield "Written by `simulations/compare_codecs.py`. Gain kept: what the test loss fell by over the run,"
-    yield "summed over the seeds, as a share of what it fell by uncompressed; the same for the score (accuracy,"
-    yield "or exact match in the demo), which is coarser. Dirichlet(0.5) split; rounds, steps and batches as in"
-    yield "the script; bytes up are a client's in a round."
+    yield "summed over the seeds, as a share of what it fell by uncompressed; the same for the score, which"
+    yield "is coarser (accuracy; exact match in the demo). Dirichlet(0.5) split; rounds, steps and batches"
+    yield "as in the script; bytes up are a client's in a round."
     yield ""
     yield "| task | clients | codec | seeds | gain kept (loss) | gain kept (score) | score | bytes up |"
     yield "|---|---|---|---|---|---|---|---|"
