@@ -12,6 +12,7 @@ from fedft.codecs import Manifest
 from fedft.errors import FedftError
 from fedft.privacy.configured import PrivateRounds, private_rounds, private_sketch_of
 from fedft.store.files import Arrays
+from fedft.training.private_client import sketch_of, train_client
 from fedft.training.session import Session
 from fedft.wire import Instruction, PrivacyMechanism, PrivacyStatement, PrivacyUnit
 
@@ -27,7 +28,7 @@ def train_charged(
     rounds = private_rounds(session.config, session.records.count(place.partition))
     session.client_data(place.partition)
     _, epsilon = consent.charge(session, place, instruction, rounds.event())
-    session.train_private(place.partition, rounds, round_number=instruction.round.round)
+    train_client(session, place.partition, rounds, round_number=instruction.round.round)
     return _statement(session, rounds, session.config.privacy.max_grad_norm, epsilon)
 
 
@@ -45,7 +46,7 @@ def sketch_charged(
         raise FedftError("FEDFT-8323", "a sketch is asked for, and the run's frame is not made of sketches")
     session.client_data(place.partition)
     _, epsilon = consent.charge(session, place, instruction, rounds.event())
-    arrays, manifest = session.sketch(place.partition, rounds)
+    arrays, manifest = sketch_of(session, place.partition, rounds)
     return arrays, manifest, _statement(session, rounds, session.config.privacy.sketch_max_norm, epsilon)
 
 

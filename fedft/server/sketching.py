@@ -21,6 +21,7 @@ from fedft.server.model import ServerModel
 from fedft.server.roll_call import call_roll
 from fedft.server.settle import settle_update
 from fedft.store import UpdateRecord
+from fedft.training.private_client import plan_of
 from fedft.training.session import Session
 from fedft.training.sketching import sketch_manifest, sketched_frames
 from fedft.wire import Setup
@@ -43,7 +44,7 @@ def gather_sketches(
         FedftError: FEDFT-6109 when too few sketches come in; what the roll call raises.
 
     """
-    config, plan = session.config, session.sketch_plan()
+    config, plan = session.config, plan_of(session)
     model = ServerModel(session, "", Setup(to_json(config)), {})
     book = InstructionBook(run_id, config, model, sketch_manifest(plan))
     roster, _, _ = call_roll(grid, book, wanted=wanted, stopped=stopped)

@@ -28,17 +28,13 @@ from fedft.config.schema import TrainingSection
 from fedft.data.report import DataReport
 from fedft.errors import FedftError
 from fedft.models.load import BaseModel, load_base
-from fedft.privacy.configured import PrivateRounds
-from fedft.privacy.sketch import SketchPlan
 from fedft.store.files import Arrays
 from fedft.training import seeds
 from fedft.training.client_records import ClientRecords, load_records_of
 from fedft.training.loop import TrainReport, train_local
 from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
-from fedft.training.private import made_up_samples, train_private
 from fedft.training.schedule import local_steps
-from fedft.training.sketching import sketch_client, sketch_manifest, sketch_plan
 from fedft.training.task import Task, make_task, to_device
 
 
@@ -101,6 +97,11 @@ class Session:
     def manifest(self) -> Manifest:
         """Names and shapes of what is exchanged."""
         return Manifest.of(self.adapters.named_trainable_parameters())
+
+    def target_shapes(self) -> dict[str, tuple[int, int]]:
+        """Return (out, in) of every layer to be adapted; the model is left without adapters."""
+        self._detach()
+        return {name: shape_of(self.base.model.get_submodule(name)) for name in self._targets()}
 
     def build_frames(self) -> FrameSet:
         """Make the run's frames from the configuration; the model is left without adapters.
@@ -194,47 +195,6 @@ class Session:
             metrics["peak_memory"] = float(peak)
         return LocalReport(len(data.train), metrics | shown)
 
-    def train_private(self, client: int, rounds: PrivateRounds, *, round_number: int) -> None:
-        """Train one client privately for one round from the loaded state; charge the round before.
-
-        ``rounds`` are those of as many records as the client has. Nothing else of the data comes out.
-        """
-        head, matrices = self._trainable(head_only=False)
-        train_private(
-            self.base.model,
-            self.task,
-            self.client_data(client).train,
-            self.config.training,
-            rounds,
-            max_grad_norm=self.config.privacy.max_grad_norm,
-            probe=made_up_samples(self.config, self.base.model, self.base.tokenizer),
-            adapters=matrices,
-            head=head,
-            first_step=(round_number - 1) * rounds.steps,
-            total_steps=self.config.rounds.total * rounds.steps,
-        )
-
-    def sketch_plan(self) -> SketchPlan:
-        """Return what every client of a dp-sketch run sketches; the model is left without adapters."""
-        self._detach()
-        shapes = {name: shape_of(self.base.model.get_submodule(name)) for name in self._targets()}
-        return sketch_plan(self.config, shapes)
-
-    def sketch(self, client: int, rounds: PrivateRounds) -> tuple[Arrays, Manifest]:
-        """Return one client's noised sketch and its manifest; charge it before."""
-        plan, training = self.sketch_plan(), self.config.training
-        arrays = sketch_client(
-            self.base.model,
-            self.task,
-            self.client_data(client).train,
-            rounds,
-            plan,
-            max_norm=self.config.privacy.sketch_max_norm,
-            micro_batch=training.micro_batch_size or training.batch_size,
-            probe=made_up_samples(self.config, self.base.model, self.base.tokenizer),
-        )
-        return arrays, sketch_manifest(plan)
-
     def fit(
         self,
         samples: Sequence[Any],
@@ -246,7 +206,7 @@ class Session:
         head_only: bool = False,
     ) -> TrainReport:
         """Train the adapters (and the head) on samples; see ``train_local``."""
-        head, matrices = self._trainable(head_only=head_only)
+        head, matrices = self.trainable(head_only=head_only)
         return train_local(
             self.base.model,
             self.task,
@@ -259,7 +219,7 @@ class Session:
             total_steps=total_steps,
         )
 
-    def _trainable(self, *, head_only: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    def trainable(self, *, head_only: bool = False) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the head's parameters and the matrices R; the latter rest if only a head is trained."""
         parameters = self.adapters.named_trainable_parameters()
         head = [parameters[name] for name in self.adapters.extra_names]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fedft.client.private_round as private_round
 import fedft.client.worker as worker_module
 from fedft.client.place import Place
 from fedft.client.site import SiteConfig
@@ -192,7 +193,7 @@ def test_the_charge_is_on_disk_before_the_first_batch_is_drawn(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(
-        Session, "train_private", lambda *_a, **_k: seen.append(len(charges(ledger_of(tmp_path))))
+        private_round, "train_client", lambda *_a, **_k: seen.append(len(charges(ledger_of(tmp_path))))
     )
     hub.ask(hub.train(), Place(0, 3))
 
@@ -203,7 +204,7 @@ def test_a_round_that_fails_stays_charged(hub: Hub, tmp_path: Path, monkeypatch:
     def fail(*_arguments: Any, **_named: Any) -> None:
         raise ValueError("record 7 says 'my secret'")
 
-    monkeypatch.setattr(Session, "train_private", fail)
+    monkeypatch.setattr(private_round, "train_client", fail)
     refusal = hub.ask(hub.train(), Place(0, 3))
 
     assert isinstance(refusal, Refusal)
