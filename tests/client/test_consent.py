@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
     return Hub(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path]]:
+    """A hub whose model stays loaded, and its folder, for tests that only refuse."""
+    folder = tmp_path_factory.mktemp("shared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDFT_STATE", str(folder / "state"))
+        patch.setenv("FEDFT_CACHE", str(folder / "cache"))
+        yield Hub(folder), folder
 
 
 def ledger_of(tmp_path: Path, client: str = "client-000") -> Ledger:
@@ -323,14 +333,15 @@ def test_a_site_takes_part_within_its_policy(hub: Hub, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("kind", ["hello", "train"])
 def test_a_violation_is_refused_at_the_roll_call_and_at_every_round(
-    hub: Hub, tmp_path: Path, rules: dict[str, Any], code: str, kind: str
+    shared: tuple[Hub, Path], rules: dict[str, Any], code: str, kind: str
 ) -> None:
-    place = site(tmp_path / "site", **rules)
+    hub, folder = shared
+    place = site(folder / "site", **rules)
     refusal = hub.ask(getattr(hub, kind)(), place)
 
     assert isinstance(refusal, Refusal)
     assert refusal.code == code
-    assert not charges(Ledger(tmp_path / "site" / "ledger.sqlite"))
+    assert not charges(Ledger(folder / "site" / "ledger.sqlite"))
 
 
 def test_the_codec_that_counts_is_the_one_that_is_asked_for(hub: Hub, tmp_path: Path) -> None:

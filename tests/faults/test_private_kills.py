@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = int(os.environ.get("FEDFT_PRIVATE_KILLS", "4"))
+KILLS = int(os.environ.get("FEDFT_PRIVATE_KILLS", "3"))
 
 pytestmark = pytest.mark.timeout(max(600, 30 * KILLS))
 
