@@ -1,6 +1,6 @@
 """A federation of real processes on this machine: server, three sites and an operator, mutual TLS.
 
-    python deploy/demo.py [--rounds N] [--folder FOLDER] [--keep] [--set KEY=VALUE ...]
+    python deploy/demo.py [--rounds 3] [--folder FOLDER] [--keep] [--set KEY=VALUE ...]
 
 Runs the demo with differential privacy and ternary updates to its end and shows what each site has spent;
 then the sites allow a run without privacy, whose digest is compared with that of the same configuration as a
@@ -39,7 +39,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=0, help="fewer rounds than the demo's forty, e.g. 3")
     parser.add_argument("--folder", type=Path, default=None, help="a new folder; without it, a temporary one")
     parser.add_argument("--keep", action="store_true", help="leave the processes running until Ctrl-C")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the run")
@@ -48,7 +48,8 @@ def main() -> int:
     with ExitStack() as stack:
         folder = chosen.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedft-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
-        overrides = [f"rounds.total={chosen.rounds}", f"data.partition.clients={SITES}", *chosen.set]
+        shorter = [f"rounds.total={chosen.rounds}"] if chosen.rounds else []
+        overrides = [f"data.partition.clients={SITES}", *shorter, *chosen.set]
         return demonstrate(folder, overrides, stack, keep=chosen.keep)
 
 
@@ -81,8 +82,7 @@ def demonstrate(folder: Path, overrides: list[str], stack: ExitStack, *, keep: b
         allow_without_privacy(folder / name / "policy.toml")
     run(folder, *operator, "runs", "start", "demo", *settings, "--watch")
     deployed = facts(folder, *operator, "runs", "show", "latest")["final_digest"]
-    simulated = ["simulate", "demo", *settings, "--set", "simulation.backend=inline", "--store", "simulation"]
-    run(folder, *simulated, "--quiet")
+    run(folder, "simulate", "demo", *settings, "--store", "simulation", "--quiet")
     expected = facts(folder, "runs", "show", "latest", "--store", "simulation")["final_digest"]
     print(f"\ndeployed    {deployed}\nsimulated   {expected}")
     same = bool(deployed) and deployed == expected

@@ -11,119 +11,68 @@ script goes on. The unquantised SST-2 runs are those of `simulations/sst2.py`, a
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import tempfile
-import time
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 
-from fedft.config import RunConfig, load_config
-from fedft.server.simulate import simulate
-from fedft.store import RunStore
+from experiment import Row, Rows, command_line, demo, last_metrics, sst2
 
-SST2 = Path(__file__).parents[1] / "examples" / "sst2-minilm.toml"
+from fedft.config import RunConfig
+
 METRIC = {"demo": "exact_match", "sst2": "accuracy"}
 QUANTS = ("none", "nf4")
 
 
 def main() -> None:
     arguments = _arguments()
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
-    done = {(row["task"], row["seed"], row["quant"]) for row in results}
+    rows = Rows(arguments.out)
     for seed in arguments.seeds:
         for task in arguments.tasks:
             for quant in QUANTS:
-                if (task, seed, quant) in done:
-                    continue
-                row = {"task": task, "seed": seed, "quant": quant}
-                row |= _run(_config(arguments, task, seed, quant))
-                results.append(row)
-                print(json.dumps(row), flush=True)
-                arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-                arguments.out.with_suffix(".md").write_text(_table(results))
+                config = _config(arguments, task, seed, quant)
+                rows.add({"task": task, "seed": seed, "quant": quant}, partial(_row, task, config))
+                rows.write_table(_table(rows))
 
 
-def _run(config: RunConfig) -> dict[str, float]:
-    """Quality on the test records after the last round."""
-    start = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        store = RunStore(folder)
-        rounds = store.rounds(simulate(config, store=store).id)
-    metrics = rounds[-1].evaluations[0].metrics
-    return {
-        "quality": metrics[METRIC["sst2" if config.task.labels else "demo"]],
-        "loss": metrics["loss"],
-        "cpu_seconds": round(time.process_time() - start),
-    }
+def _row(task: str, config: RunConfig) -> Row:
+    metrics = last_metrics(config)
+    return {"quality": metrics[METRIC[task]], "loss": metrics["loss"]}
 
 
 def _config(arguments: argparse.Namespace, task: str, seed: int, quant: str) -> RunConfig:
-    settings = {
-        "seed": seed,
-        "model.quant": quant,
-        "simulation.backend": "inline",
-        "evaluation.every": 1000,  # the last round is always evaluated
-        "evaluation.before": False,
-    }
+    settings: dict[str, object] = {"seed": seed, "model.quant": quant}
     if task == "demo":
-        return load_config("demo", settings)
-    data = arguments.data.resolve()
-    files = {f"data.{split}": str(data / f"{name}.tsv") for split, name in _SPLITS.items()}
-    source = {"model.source": str(arguments.model.resolve()), "codec.name": "dense"}
-    return load_config(SST2, settings | files | source)
+        return demo(arguments, settings)
+    return sst2(arguments, settings | {"codec.name": "dense"})
 
 
-_SPLITS = {"train": "train", "public": "dev", "test": "test"}
-
-
-def _table(results: list[dict[str, object]]) -> str:
-    lines = [
-        "# Quantised bases",
-        "",
-        "Written by `simulations/quantised.py`: exact match (demo) and accuracy (SST-2 on MiniLM-L6, updates",
-        "uncoded) on the test records in % after the last round, with the linear layers of the base as they",
-        "are and in NF4. The last column is NF4 less unquantised, in points.",
-        "",
-        "| task | seed | unquantised | NF4 | difference |",
-        "|---|---|---|---|---|",
-    ]
+def _table(rows: Rows) -> Iterator[str]:
+    yield from ("# Quantised bases", "")
+    yield "Written by `simulations/quantised.py`: exact match (demo) and accuracy (SST-2 on MiniLM-L6,"
+    yield "updates uncoded) on the test records in % after the last round, with the linear layers of the"
+    yield "base as they are and in NF4. The last column is NF4 less unquantised, in points."
+    yield ""
+    yield "| task | seed | unquantised | NF4 | difference |"
+    yield "|---|---|---|---|---|"
     for task in METRIC:
-        pairs = _pairs(results, task)
+        pairs = _pairs(rows, task)
         for seed, (dense, nf4) in pairs.items():
-            values = f"{_percent(dense)} | {_percent(nf4)}"
-            lines.append(f"| {task} | {seed} | {values} | {_points(dense, nf4):+.2f} |")
+            yield f"| {task} | {seed} | {dense:.2f} | {nf4:.2f} | {nf4 - dense:+.2f} |"
         if len(pairs) > 1:
-            mean = statistics.mean(_points(dense, nf4) for dense, nf4 in pairs.values())
-            lines.append(f"| {task} | mean | | | {mean:+.2f} |")
-    return "\n".join(lines) + "\n"
+            mean = statistics.mean(nf4 - dense for dense, nf4 in pairs.values())
+            yield f"| {task} | mean | | | {mean:+.2f} |"
 
 
-Row = dict[str, object]
-
-
-def _pairs(results: list[Row], task: str) -> dict[object, tuple[Row, Row]]:
-    """Both arms of each seed that has both."""
-    found = {(row["seed"], row["quant"]): row for row in results if row["task"] == task}
-    seeds = [seed for seed, quant in found if quant == "none" and (seed, "nf4") in found]
-    return {seed: (found[seed, "none"], found[seed, "nf4"]) for seed in seeds}
-
-
-def _percent(row: Row) -> str:
-    return f"{100 * float(str(row['quality'])):.2f}"
-
-
-def _points(dense: Row, nf4: Row) -> float:
-    return 100 * (float(str(nf4["quality"])) - float(str(dense["quality"])))
+def _pairs(rows: Rows, task: str) -> dict[int, tuple[float, float]]:
+    """Return both arms' quality in % for each seed that has both."""
+    found = {quant: {row["seed"]: row for row in rows.select(task=task, quant=quant)} for quant in QUANTS}
+    dense, nf4 = (found[quant] for quant in QUANTS)
+    return {seed: (100 * dense[seed]["quality"], 100 * nf4[seed]["quality"]) for seed in dense if seed in nf4}
 
 
 def _arguments() -> argparse.Namespace:
-    style = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
-    parser.add_argument("--data", type=Path, required=True, help="folder of train.tsv, dev.tsv, test.tsv")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the MiniLM encoder")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[17, 18, 19])
+    parser = command_line(__doc__, "quantised.json")
     parser.add_argument("--tasks", nargs="+", choices=list(METRIC), default=list(METRIC))
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "quantised.json")
     return parser.parse_args()
 
 

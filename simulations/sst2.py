@@ -11,47 +11,35 @@ script goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
-from fedft.config import RunConfig, load_config
+from experiment import Row, Rows, command_line, last_metrics, percent, sst2
+
+from fedft.config import RunConfig
 from fedft.server.compare import train_pooled
-from fedft.server.simulate import simulate
-from fedft.store import RunStore
 from fedft.training.session import Session
-
-CONFIG = Path(__file__).parents[1] / "examples" / "sst2-minilm.toml"
 
 
 def main() -> None:
     arguments = _arguments()
-    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else []
-    done = {(row["arm"], row["seed"]) for row in results}
+    rows = Rows(arguments.out)
     for seed in arguments.seeds:
         for arm in arguments.arms:
-            if (arm, seed) in done:
-                continue
-            config = _config(arguments, seed, ARMS[arm][1])
-            start = time.process_time()
-            row = {"arm": arm, "seed": seed, "accuracy": ARMS[arm][0](config)}
-            row |= {"cpu_seconds": round(time.process_time() - start)}
-            results.append(row)
-            print(json.dumps(row), flush=True)
-            arguments.out.write_text(json.dumps(results, indent=1) + "\n")
-    arguments.out.with_suffix(".md").write_text(_table(results, _config(arguments, 17, {})))
+            measure, settings = ARMS[arm]
+            config = sst2(arguments, {**settings, "seed": seed})
+            rows.add({"arm": arm, "seed": seed}, partial(_row, measure, config))
+    rows.write_table(_table(rows, sst2(arguments, {})))
+
+
+def _row(measure: Callable[[RunConfig], float], config: RunConfig) -> Row:
+    return {"accuracy": measure(config)}
 
 
 def federated(config: RunConfig) -> float:
     """Test accuracy after the last round."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = RunStore(folder)
-        run = simulate(config, store=store)
-        return store.rounds(run.id)[-1].evaluations[0].metrics["accuracy"]
+    return last_metrics(config)["accuracy"]
 
 
 def central(config: RunConfig, *, join_batches: bool = False) -> float:
@@ -85,52 +73,24 @@ ARMS: dict[str, Arm] = {
 }
 
 
-def _config(arguments: argparse.Namespace, seed: int, overrides: dict[str, object]) -> RunConfig:
-    data = arguments.data.resolve()
-    base = {
-        "seed": seed,
-        "model.source": str(arguments.model.resolve()),
-        "data.train": str(data / "train.tsv"),
-        "data.public": str(data / "dev.tsv"),
-        "data.test": str(data / "test.tsv"),
-        "simulation.backend": "inline",
-        "evaluation.every": 1000,
-        "evaluation.before": False,
-    }
-    return load_config(CONFIG, base | overrides | dict(pair.split("=", 1) for pair in arguments.set))
-
-
-def _table(results: list[dict[str, object]], config: RunConfig) -> str:
-    lines = [
-        "# SST-2 on MiniLM-L6",
-        "",
+def _table(rows: Rows, config: RunConfig) -> Iterator[str]:
+    yield from ("# SST-2 on MiniLM-L6", "")
+    yield (
         f"Written by `simulations/sst2.py`. Rank {config.adapter.rank}, {config.adapter.initialiser}, "
         f"{config.data.partition.clients} clients, {config.rounds.total} rounds of "
         f"{config.training.steps} steps, batch {config.training.batch_size}, "
-        f"learning rate {config.training.learning_rate}. Test accuracy in %, mean and standard deviation.",
-        "",
-        "| arm | seeds | accuracy | CPU s a run |",
-        "|---|---|---|---|",
-    ]
-    for arm in dict.fromkeys(str(row["arm"]) for row in results):
-        rows = [row for row in results if row["arm"] == arm]
-        values = [100 * float(str(row["accuracy"])) for row in rows]
-        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        cpu = statistics.mean(float(str(row["cpu_seconds"])) for row in rows)
-        lines.append(f"| {arm} | {len(rows)} | {statistics.mean(values):.2f} ± {spread:.2f} | {cpu:.0f} |")
-    return "\n".join(lines) + "\n"
+        f"learning rate {config.training.learning_rate}. Test accuracy in %, mean and standard deviation."
+    )
+    yield from ("", "| arm | seeds | accuracy | CPU s a run |", "|---|---|---|---|")
+    for arm in ARMS:
+        if found := rows.select(arm=arm):
+            cpu = statistics.mean(row["cpu_seconds"] for row in found)
+            yield f"| {arm} | {len(found)} | {percent(row['accuracy'] for row in found)} | {cpu:.0f} |"
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder of train.tsv, dev.tsv, test.tsv")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the MiniLM encoder")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[17, 18, 19])
+    parser = command_line(__doc__, "sst2.json")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--set", nargs="*", default=[], help="overrides, section.key=value")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "sst2.json")
     return parser.parse_args()
 
 

@@ -21,13 +21,18 @@ def register(admin: typer.Typer) -> None:
 
 
 @commands.command(epilog=examples("fedft admin metrics latest", "fedft admin metrics latest --json"))
-def metrics(run: Run = "latest", json: Json = False) -> None:
+def metrics(
+    run: Run = "latest",
+    groups: Annotated[bool, typer.Option("--groups", help="Every group of the test records too.")] = False,
+    json: Json = False,
+) -> None:
     """Show what was measured in every evaluated round."""
     found = call("ShowRun", "RunRequest", run=run)
     rows = [
         {"round": record["round"], **evaluation}
         for record in found["committed"]
         for evaluation in record["evaluations"]
+        if groups or not evaluation["group"]
     ]
     if json:
         print_json({"run": found["id"], "evaluations": rows})
@@ -52,6 +57,8 @@ def logs(run: Run = "latest", last: Last = 50, json: Json = False) -> None:
     if json:
         print_json({"run": found["id"], "events": shown})
         return
+    if not shown:
+        console().print(cell(f"{found['id']}: nothing out of the ordinary happened"))
     for event in shown:
         line = f"{event['time'][:19]}  {event['kind']}  {event['message']}"
         console().print(cell(line), soft_wrap=True)

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedft.adapters.initialisers import get_initialiser
+from fedft.adapters.initialisers import DP_SKETCH, get_initialiser
 from fedft.client.place import Place
 from fedft.client.residuals import checked_name, state_folder
 from fedft.client.site import SiteConfig
@@ -15,7 +15,7 @@ from fedft.codecs import codec_from_spec
 from fedft.config import RunConfig
 from fedft.errors import FedftError
 from fedft.privacy.accounting import COARSE, pld_epsilon
-from fedft.privacy.configured import PrivateRounds
+from fedft.privacy.events import Event
 from fedft.privacy.ledger import Ledger, Receipt
 from fedft.privacy.policy import (
     ANY,
@@ -104,9 +104,9 @@ class Consent:
             )
 
     def charge(
-        self, session: Session, place: Place, instruction: WireInstruction, rounds: PrivateRounds
+        self, session: Session, place: Place, instruction: WireInstruction, event: Event
     ) -> tuple[Receipt, float]:
-        """Write a round's cost down and return the receipt, and the run's ε so far at the run's δ.
+        """Write a release's cost down and return the receipt, and the run's ε so far at the run's δ.
 
         What was charged stays charged, whatever becomes of the round.
 
@@ -125,7 +125,7 @@ class Consent:
         receipt = ledger.charge(
             self.dataset,
             fingerprint,
-            rounds.event(),
+            event,
             self.policy.budget(self.dataset),
             run=run,
             round_number=instruction.round.round,
@@ -157,10 +157,12 @@ def is_private(config: RunConfig) -> bool:
 
 def refuse_private_frame(config: RunConfig, frame: bytes) -> None:
     """Refuse to compute a frame from gradients here: its digest would leave, unaccounted for (FEDFT-8322)."""
-    if is_private(config) and not frame and get_initialiser(config.adapter.initialiser).reads_data:
+    name = config.adapter.initialiser
+    reads_data = name == DP_SKETCH or get_initialiser(name).reads_data
+    if is_private(config) and not frame and reads_data:
         raise FedftError(
             "FEDFT-8322",
-            f"the server sends no {config.adapter.initialiser} frame; one from gradients here would leak",
+            f"the server sends no {name} frame; one from gradients here would leak",
             hint="the server builds it from public records and ships it",
         )
 

@@ -10,7 +10,7 @@ from fedft.client.site import load_site
 from fedft.client.site_ledger import open_ledger, site_records
 from fedft.config import RunConfig
 from fedft.privacy.accounting import COARSE, pld_epsilon
-from fedft.privacy.configured import planned_event
+from fedft.privacy.configured import planned_event, private_sketch_of
 from fedft.privacy.events import Event
 from fedft.privacy.planning import PlanRow, plan
 from fedft.training.client_records import ClientRecords
@@ -64,17 +64,29 @@ def plan_run(
     batch = config.training.batch_size
     around = {batch // 2, batch, 2 * batch, 4 * batch}
     delta = config.privacy.delta
-    rows = plan(
-        epsilons=sorted({*(epsilons or (*_TARGETS, config.privacy.epsilon))}),
-        delta=delta,
-        examples=examples,
-        expected_batches=sorted(batches or (size for size in around if 0 < size <= examples)),
-        steps=local_steps(config.training, examples) * config.rounds.total,
-        parameters=parameters,
-        spent=spent,
-        event_of=lambda size: planned_event(config, examples, size),
-    )
+    rows = [
+        row
+        for target in sorted({*(epsilons or (*_TARGETS, config.privacy.epsilon))})
+        for row in plan(
+            epsilons=[target],
+            delta=delta,
+            examples=examples,
+            expected_batches=sorted(batches or (size for size in around if 0 < size <= examples)),
+            steps=local_steps(config.training, examples) * config.rounds.total,
+            parameters=parameters,
+            spent=[*spent, *_sketch(config, examples, target)],
+            event_of=lambda size: planned_event(config, examples, size),
+        )
+    ]
+    rows.sort(key=lambda row: (row.expected_batch, row.epsilon))
     return RunPlan(examples, parameters, delta, tuple(spent), rows)
+
+
+def _sketch(config: RunConfig, examples: int, epsilon: float) -> list[Event]:
+    """Return what a dp-sketch frame costs at this target; nothing for other frames."""
+    target = config.privacy.model_copy(update={"epsilon": epsilon})
+    sketch = private_sketch_of(config.model_copy(update={"privacy": target}), examples)
+    return [] if sketch is None else [sketch.event()]
 
 
 def _data(config: RunConfig, site: Path | None) -> tuple[int, list[Event]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ import numpy as np
 from fedft.client.consent import MEANS_OVER_SAMPLES, Consent, is_private, refuse_private_frame
 from fedft.client.memory import OUT_OF_MEMORY, is_out_of_memory
 from fedft.client.place import Place
-from fedft.client.private_round import simulated_journal, train_charged
+from fedft.client.private_round import simulated_journal, sketch_charged, train_charged
 from fedft.client.residuals import Residuals
 from fedft.client.setups import SetupCache
 from fedft.client.states import RecentStates
@@ -104,6 +104,10 @@ class Worker:
         consent.check(session, instruction)
         if instruction.kind is InstructionKind.HELLO:
             return _hello(session, place)
+        if instruction.kind is InstructionKind.SKETCH:
+            return _answer_once(
+                instruction, place, consent, lambda: _sketch(session, instruction, place, consent)
+            )
         refuse_private_frame(config, setup.frame)
         session.attach_once(setup.frame, instruction.model.frame_digest)
         _check_base(session, instruction)
@@ -114,7 +118,12 @@ class Worker:
         if instruction.kind is InstructionKind.EVALUATE:
             return _evaluate(session, instruction, place)
         if self._private:
-            return _answer_once(session, instruction, place, state, self._residuals, consent)
+            return _answer_once(
+                instruction,
+                place,
+                consent,
+                lambda: _train_private(session, instruction, place, state, self._residuals, consent),
+            )
         update = _train(session, instruction, place, state, self._residuals, load_count() - loads)
         return replace(update, metrics=_allowed(update.metrics, consent.metrics))
 
@@ -169,21 +178,16 @@ def _train(
 
 
 def _answer_once(
-    session: Session,
-    instruction: Instruction,
-    place: Place,
-    state: Arrays,
-    residuals: Residuals,
-    consent: Consent,
+    instruction: Instruction, place: Place, consent: Consent, release: Callable[[], Update]
 ) -> Reply:
-    """Train privately, or give the answer that this instruction was given before."""
+    """Make a private release, or give the answer that this instruction was given before."""
     if not consent.simulated:  # a site's daemon has looked into its journal before it asked
-        return _train_private(session, instruction, place, state, residuals, consent)
+        return release()
     with closing(simulated_journal(place, instruction.round.run_id)) as journal:
         known = journal.find(instruction)
         if known is not None:
             return decode_reply(known)
-        update = _train_private(session, instruction, place, state, residuals, consent)
+        update = release()
         journal.keep(instruction, encode_reply(update))
         return update
 
@@ -214,6 +218,21 @@ def _train_private(
     )
 
 
+def _sketch(session: Session, instruction: Instruction, place: Place, consent: Consent) -> Update:
+    _check_base(session, instruction)
+    arrays, manifest, statement = sketch_charged(session, instruction, place, consent)
+    codec = codec_from_spec(instruction.accepted_codecs[0])
+    return Update(
+        round=instruction.round,
+        model=instruction.model,
+        client_id=place.client,
+        update_seq=0,
+        num_examples=0,
+        shards=tuple(codec.encode(arrays, manifest, CodecContext(seed=instruction.codec_seed))),
+        privacy=statement,
+    )
+
+
 def _allowed(metrics: Mapping[str, float], names: Collection[str]) -> dict[str, float]:
     """Keep what the site policy lets out."""
     return {name: value for name, value in metrics.items() if ANY in names or name in names}
@@ -228,7 +247,9 @@ def _encode(
     rounding = np.random.default_rng(derive_seed(config.seed, "rounding", number, place.client))
     context = CodecContext(seed=instruction.codec_seed, generator=rounding)
     if uses_error_feedback(config.codec):
-        shards, wanted = residuals.encode(delta, codec, context, manifest, instruction, place.client)
+        # What was left out of updates without noise must never be added to one with noise.
+        owner = f"{place.client}.private" if is_private(config) else place.client
+        shards, wanted = residuals.encode(delta, codec, context, manifest, instruction, owner)
     else:
         shards, wanted = tuple(codec.encode(delta, manifest, context)), delta
     return shards, relative_error(wanted, shards, manifest, context)

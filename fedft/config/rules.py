@@ -36,6 +36,12 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     yield from _evaluation(config)
     if config.privacy.mechanism != "none":
         yield from _privacy(config)
+    elif config.adapter.initialiser == "dp-sketch":
+        yield Contradiction(
+            "privacy.mechanism",
+            'a dp-sketch frame is made of private gradients; set "example", or another adapter.initialiser',
+            ("adapter.initialiser",),
+        )
 
 
 def _model(config: RunConfig) -> Iterator[Contradiction]:

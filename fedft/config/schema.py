@@ -99,7 +99,7 @@ class DataSection(Section):
 class AdapterSection(Section):
     """The square adapters: y = W x + scale * B R A x, only R trained."""
 
-    initialiser: Literal["lora-sb", "lora-xs", "pissa", "random"] = Field(
+    initialiser: Literal["lora-sb", "lora-xs", "pissa", "random", "dp-sketch"] = Field(
         "lora-sb", description="how the frame (A, B) and R0 are made"
     )
     rank: int = Field(64, ge=1, le=8192, description="side of the square matrix R")
@@ -108,7 +108,15 @@ class AdapterSection(Section):
         ("auto",), description='module name patterns, or "auto": all attention and MLP linears'
     )
     eta: float = Field(2.5e-4, gt=0, description="step size of the first sign-SGD step (lora-sb)")
-    samples: int = Field(64, ge=1, description="public samples that the gradient is estimated on (lora-sb)")
+    samples: int = Field(
+        64,
+        ge=1,
+        description="samples that the gradient is estimated on: public ones (lora-sb), or each client's own, "
+        "in the mean (dp-sketch)",
+    )
+    oversampling: int = Field(
+        8, ge=0, description="columns of a sketch beyond the rank, if the layers are large enough (dp-sketch)"
+    )
     layers_at_once: int = Field(
         1, ge=1, description="full gradients held while the frame is built; more is faster (lora-sb)"
     )
@@ -226,6 +234,12 @@ class PrivacySection(Section):
     )
     max_batch: int = Field(
         0, ge=0, description="cap of truncated-poisson batches; 0: one and a half times training.batch_size"
+    )
+    sketch_share: float = Field(
+        0.3, gt=0, lt=1, description="share of epsilon that the sketch alone may cost (dp-sketch)"
+    )
+    sketch_max_norm: float = Field(
+        0.01, gt=0, description="L2 bound of one example's sketch; a small one weighs all alike (dp-sketch)"
     )
     spare_rounds: int = Field(
         0,

@@ -6,6 +6,7 @@ import functools
 import math
 from dataclasses import dataclass, replace
 
+from fedft.adapters.initialisers import DP_SKETCH
 from fedft.config import RunConfig
 from fedft.errors import FedftError
 from fedft.privacy.accounting import pld_epsilon
@@ -57,13 +58,33 @@ def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
     check_delta(target.delta, examples)
     steps, rounds = local_steps(config.training, examples), _rounds(config)
     sampler = configured_sampler(config, examples)
+    sketch = private_sketch_of(config, examples)
+    before = () if sketch is None else (sketch.event(),)
     sigma = privacy.noise_multiplier
     if not sigma:
-        sigma = _calibrated(target, _times(sampler.event(1.0, steps), rounds))
+        sigma = _calibrated(target, _times(sampler.event(1.0, steps), rounds), before)
     result = PrivateRounds(sampler, steps, rounds, sigma)
     if privacy.noise_multiplier:
-        _require_within(target, result.run_event())
+        _require_within(target, (*before, result.run_event()))
     return result
+
+
+def private_sketch_of(config: RunConfig, examples: int) -> PrivateRounds | None:
+    """Return the one release that a dp-sketch frame costs before the first round; None for other frames.
+
+    Its noise keeps it alone within its share of the run's ε.
+
+    Raises:
+        FedftError: FEDFT-8001 (δ ≥ 1/n), FEDFT-8101 (more samples than records), FEDFT-8004.
+
+    """
+    if config.adapter.initialiser != DP_SKETCH:
+        return None
+    privacy = config.privacy
+    check_delta(privacy.delta, examples)
+    sampler = PoissonSampler(examples, config.adapter.samples)
+    share = Budget(privacy.sketch_share * privacy.epsilon, privacy.delta)
+    return PrivateRounds(sampler, 1, 1, _calibrated(share, sampler.event(1.0, 1), ()))
 
 
 def planned_event(config: RunConfig, examples: int, batch: int) -> Event:
@@ -95,17 +116,17 @@ def _times(event: Event, rounds: int) -> Event:
 
 
 @functools.lru_cache(maxsize=256)
-def _calibrated(target: Budget, event: Event) -> float:
-    return calibrate(target, event)
+def _calibrated(target: Budget, event: Event, spent: tuple[Event, ...]) -> float:
+    return calibrate(target, event, spent=spent)
 
 
 @functools.lru_cache(maxsize=256)
-def _require_within(target: Budget, event: Event) -> None:
-    epsilon = pld_epsilon([event], target.delta)
+def _require_within(target: Budget, events: tuple[Event, ...]) -> None:
+    epsilon = pld_epsilon(events, target.delta)
     if epsilon > target.epsilon:
         raise FedftError(
             "FEDFT-8005",
-            f"privacy.noise_multiplier {event.noise_multiplier:g} makes the run cost epsilon {epsilon:.4g}, "
-            f"privacy.epsilon is {target.epsilon:g}",
+            f"privacy.noise_multiplier {events[-1].noise_multiplier:g} makes the run cost epsilon "
+            f"{epsilon:.4g}, privacy.epsilon is {target.epsilon:g}",
             hint="more noise, or leave it out to have it calibrated",
         )

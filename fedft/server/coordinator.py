@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 from flwr.app import MessageType
 from flwr.serverapp import Grid
 
+from fedft.adapters import FrameSet
+from fedft.adapters.initialisers import DP_SKETCH
 from fedft.aggregation import RoundAggregator
 from fedft.codecs import Manifest, state_digest
 from fedft.config import RunConfig
@@ -35,10 +37,12 @@ from fedft.server.participation import Participation
 from fedft.server.roll_call import call_roll
 from fedft.server.roster import Roster
 from fedft.server.settle import settle_update
+from fedft.server.sketching import gather_sketches, with_sketches
 from fedft.server.timing import PhaseTimer
 from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
 from fedft.store.files import Arrays
 from fedft.store.records import BUDGET_SPENT
+from fedft.training.session import Session
 
 
 @dataclass
@@ -66,6 +70,7 @@ class Coordinator:
     def __post_init__(self) -> None:
         self.config: RunConfig = from_json(self.run.config)
         self.delivered = self.store.deliveries(self.run.id)
+        self.sketches: list[UpdateRecord] = []
         self.participation = Participation.of(self.store.rounds(self.run.id))
 
     def execute(self) -> RunRecord:
@@ -93,7 +98,7 @@ class Coordinator:
         if last == total and self.run.final_digest:
             return self._finish(self.store.state(self.run.id, total))
         self.observe(PhaseStarted(0, "model"))
-        self.model = prepare_model(self.config, self.store, self.run.frame_digest)
+        self.model = prepare_model(self.config, self.store, self.run.frame_digest, self._build_frames)
         self.book = self._identify()
         self.roster, roll = self._call_roll()
         if last is None:
@@ -105,6 +110,15 @@ class Coordinator:
         for number in range((last or 0) + 1, total + 1):
             before, step = step.state, self._round(number, before, step)
         return self._finish(step.state)
+
+    def _build_frames(self, session: Session) -> FrameSet:
+        if self.config.adapter.initialiser != DP_SKETCH:
+            return session.build_frames()
+        self.observe(PhaseStarted(0, "frame"))
+        frames, self.sketches = gather_sketches(
+            self.grid, self.run.id, session, wanted=self._wanted_clients(), stopped=self.stopped
+        )
+        return frames
 
     def _identify(self) -> InstructionBook:
         manifest = Manifest.of(self.model.initial_state)
@@ -134,7 +148,9 @@ class Coordinator:
         if self.config.evaluation.every and self.config.evaluation.before:
             with timer.phase("evaluation"):
                 evaluations = self._evaluate_before()
-        record = timer.record(0, state_digest(state), updates=roll, evaluations=evaluations)
+        record = timer.record(
+            0, state_digest(state), updates=with_sketches(roll, self.sketches), evaluations=evaluations
+        )
         self._commit(record, state, None, [])
 
     def _evaluate_before(self) -> tuple[EvaluationRecord, ...]:

@@ -16,6 +16,7 @@ from fedft.wire import Instruction, InstructionKind, ModelRef, RoundRef, Setup
 from fedft.wire.setups import setup_digest
 
 _REPLY_OVERHEAD = 1 << 20
+_DENSE = make_codec("dense")
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,28 @@ class InstructionBook:
     def train(self, number: int, state: Arrays) -> Instruction:
         """Ask for a round of local training on ``state``."""
         return self._with_state(InstructionKind.TRAIN, number, state)
+
+    def sketch(self) -> Instruction:
+        """Ask for a noised sketch of a client's gradients; ``manifest`` is then the sketch's."""
+        return Instruction(
+            round=RoundRef(self.run_id, 0),
+            kind=InstructionKind.SKETCH,
+            model=self._model_ref(""),
+            setup_digest=self.model.setup_digest,
+            accepted_codecs=(_DENSE.spec,),
+            deadline_seconds=self.config.rounds.deadline,
+        )
+
+    def sketch_aggregator(self, cohort: list[str]) -> RoundAggregator:
+        """Return what takes the mean of the sketches of this cohort."""
+        return RoundAggregator(
+            self.manifest,
+            round=RoundRef(self.run_id, 0),
+            model=self._model_ref(""),
+            cohort=cohort,
+            weighting="uniform",
+            accepted=(_DENSE.spec,),
+        )
 
     def as_delta(self, instruction: Instruction, base: Arrays, shards: tuple[Shard, ...]) -> Instruction:
         """Return the same instruction with the state as ``base`` plus what ``shards`` code."""

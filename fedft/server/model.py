@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedft.adapters import FrameSet
@@ -33,13 +34,19 @@ class ServerModel:
         return setup_digest(self.setup)
 
 
-def prepare_model(config: RunConfig, store: RunStore, frame_digest: str = "") -> ServerModel:
+def prepare_model(
+    config: RunConfig,
+    store: RunStore,
+    frame_digest: str = "",
+    build: Callable[[Session], FrameSet] = Session.build_frames,
+) -> ServerModel:
     """Load the base model and build its frame, or read the frame that the run has used so far.
 
     Args:
         config: the run's configuration.
         store: keeps the frame under its digest.
         frame_digest: of the run to resume; empty for a new run.
+        build: makes a new run's frame.
 
     """
     session = Session(config)
@@ -47,7 +54,7 @@ def prepare_model(config: RunConfig, store: RunStore, frame_digest: str = "") ->
         frames = FrameSet.from_bytes(store.read_frame(frame_digest))
         frames.require_digest(frame_digest)
     else:
-        frames = session.build_frames()
+        frames = build(session)
         store.write_frame(frames.digest(), frames.to_bytes())
     session.attach(frames)
     shipped = b"" if session.frame_is_reproducible else frames.to_bytes()

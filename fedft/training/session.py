@@ -20,20 +20,20 @@ from fedft.adapters import (
     get_initialiser,
     resolve_targets,
 )
+from fedft.adapters.frozen import shape_of
+from fedft.adapters.initialisers import DP_SKETCH
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
 from fedft.data.report import DataReport
 from fedft.errors import FedftError
 from fedft.models.load import BaseModel, load_base
-from fedft.privacy.configured import PrivateRounds
 from fedft.store.files import Arrays
 from fedft.training import seeds
 from fedft.training.client_records import ClientRecords, load_records_of
 from fedft.training.loop import TrainReport, train_local
 from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
-from fedft.training.private import made_up_samples, train_private
 from fedft.training.schedule import local_steps
 from fedft.training.task import Task, make_task, to_device
 
@@ -83,7 +83,8 @@ class Session:
     @property
     def frame_is_reproducible(self) -> bool:
         """Whether every machine computes the same frame bit for bit, so that it need not be shipped."""
-        return get_initialiser(self.config.adapter.initialiser).reproducible
+        name = self.config.adapter.initialiser
+        return name != DP_SKETCH and get_initialiser(name).reproducible
 
     @property
     def adapters(self) -> AdapterHandle:
@@ -97,9 +98,25 @@ class Session:
         """Names and shapes of what is exchanged."""
         return Manifest.of(self.adapters.named_trainable_parameters())
 
+    def target_shapes(self) -> dict[str, tuple[int, int]]:
+        """Return (out, in) of every layer to be adapted; the model is left without adapters."""
+        self._detach()
+        return {name: shape_of(self.base.model.get_submodule(name)) for name in self._targets()}
+
     def build_frames(self) -> FrameSet:
-        """Make the run's frames from the configuration; the model is left without adapters."""
+        """Make the run's frames from the configuration; the model is left without adapters.
+
+        Raises:
+            FedftError: FEDFT-2106 for a dp-sketch frame, which the clients make; what building raises.
+
+        """
         adapter = self.config.adapter
+        if adapter.initialiser == DP_SKETCH:
+            raise FedftError(
+                "FEDFT-2106",
+                "a dp-sketch frame comes from the clients' sketches alone",
+                hint="choose another adapter.initialiser where there are no clients",
+            )
         self._detach()
         return build_frames(
             self.base.model,
@@ -178,26 +195,6 @@ class Session:
             metrics["peak_memory"] = float(peak)
         return LocalReport(len(data.train), metrics | shown)
 
-    def train_private(self, client: int, rounds: PrivateRounds, *, round_number: int) -> None:
-        """Train one client privately for one round from the loaded state; charge the round before.
-
-        ``rounds`` are those of as many records as the client has. Nothing else of the data comes out.
-        """
-        head, matrices = self._trainable(head_only=False)
-        train_private(
-            self.base.model,
-            self.task,
-            self.client_data(client).train,
-            self.config.training,
-            rounds,
-            max_grad_norm=self.config.privacy.max_grad_norm,
-            probe=made_up_samples(self.config, self.base.model, self.base.tokenizer),
-            adapters=matrices,
-            head=head,
-            first_step=(round_number - 1) * rounds.steps,
-            total_steps=self.config.rounds.total * rounds.steps,
-        )
-
     def fit(
         self,
         samples: Sequence[Any],
@@ -209,7 +206,7 @@ class Session:
         head_only: bool = False,
     ) -> TrainReport:
         """Train the adapters (and the head) on samples; see ``train_local``."""
-        head, matrices = self._trainable(head_only=head_only)
+        head, matrices = self.trainable(head_only=head_only)
         return train_local(
             self.base.model,
             self.task,
@@ -222,7 +219,7 @@ class Session:
             total_steps=total_steps,
         )
 
-    def _trainable(self, *, head_only: bool) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    def trainable(self, *, head_only: bool = False) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the head's parameters and the matrices R; the latter rest if only a head is trained."""
         parameters = self.adapters.named_trainable_parameters()
         head = [parameters[name] for name in self.adapters.extra_names]

@@ -32,7 +32,13 @@ class Words(Generic[Word]):
 
 
 KINDS: Words[InstructionKind] = Words(
-    "instruction kind", {InstructionKind.HELLO: 1, InstructionKind.TRAIN: 2, InstructionKind.EVALUATE: 3}
+    "instruction kind",
+    {
+        InstructionKind.HELLO: 1,
+        InstructionKind.TRAIN: 2,
+        InstructionKind.EVALUATE: 3,
+        InstructionKind.SKETCH: 4,
+    },
 )
 MECHANISMS: Words[PrivacyMechanism] = Words("privacy mechanism", {PrivacyMechanism.DP_SGD: 1})
 UNITS: Words[PrivacyUnit] = Words("privacy unit", {PrivacyUnit.EXAMPLE: 1, PrivacyUnit.CLIENT: 2})

@@ -15,6 +15,7 @@ class InstructionKind(StrEnum):
     HELLO = "hello"
     TRAIN = "train"
     EVALUATE = "evaluate"
+    SKETCH = "sketch"
 
 
 class PrivacyMechanism(StrEnum):

@@ -10,9 +10,11 @@ import pytest
 
 from fedft.client.checks import _ledger as check_ledger
 from fedft.client.checks import _policy as check_policy
+from fedft.client.plan_run import plan_run
 from fedft.client.site import load_site
 from fedft.errors import FedftError
 from fedft.privacy.audit import AuditReport, Finding
+from fedft.privacy.configured import private_rounds
 from fedft.privacy.events import Budget, Event
 from fedft.privacy.ledger import Ledger
 from fedft.privacy.planning import calibrate
@@ -94,6 +96,15 @@ def test_the_plan_for_a_site_counts_what_it_has_spent(tmp_path: Path, site: Path
     assert before["examples"] == 60
     assert before["spent_epsilon"] == 0 < after["spent_epsilon"]
     assert after["plan"][0]["noise_multiplier"] > before["plan"][0]["noise_multiplier"]
+
+
+def test_the_plan_of_a_run_with_sketches_leaves_room_for_them(tmp_path: Path) -> None:
+    overrides = {"adapter.initialiser": "dp-sketch", "adapter.samples": 10, "rounds.weighting": "uniform"}
+    overrides |= {"privacy.mechanism": "example", "privacy.epsilon": 5.0, "privacy.delta": 1e-3}
+    config = tiny_config(tmp_path, **overrides)
+    (row,) = plan_run(config, epsilons=[5.0], batches=[4], parameters=9).rows
+
+    assert row.noise_multiplier == private_rounds(config, 30).noise_multiplier
 
 
 def test_a_plan_for_people(tmp_path: Path) -> None:

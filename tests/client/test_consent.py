@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fedft.client.private_round as private_round
 import fedft.client.worker as worker_module
 from fedft.client.place import Place
 from fedft.client.site import SiteConfig
@@ -192,7 +193,7 @@ def test_the_charge_is_on_disk_before_the_first_batch_is_drawn(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(
-        Session, "train_private", lambda *_a, **_k: seen.append(len(charges(ledger_of(tmp_path))))
+        private_round, "train_client", lambda *_a, **_k: seen.append(len(charges(ledger_of(tmp_path))))
     )
     hub.ask(hub.train(), Place(0, 3))
 
@@ -203,7 +204,7 @@ def test_a_round_that_fails_stays_charged(hub: Hub, tmp_path: Path, monkeypatch:
     def fail(*_arguments: Any, **_named: Any) -> None:
         raise ValueError("record 7 says 'my secret'")
 
-    monkeypatch.setattr(Session, "train_private", fail)
+    monkeypatch.setattr(private_round, "train_client", fail)
     refusal = hub.ask(hub.train(), Place(0, 3))
 
     assert isinstance(refusal, Refusal)
@@ -254,6 +255,12 @@ def test_a_frame_is_not_computed_from_gradients_here(hub: Hub) -> None:
     assert hub.ask(hub.train(), Place(0, 3)).code == "FEDFT-8322"
 
 
+def test_a_sketch_is_made_only_for_a_frame_of_sketches(hub: Hub) -> None:
+    instruction = replace(hub.book.sketch(), setup=hub.model.setup)
+
+    assert hub.ask(instruction, Place(0, 3)).code == "FEDFT-8323"
+
+
 @pytest.mark.parametrize(
     ("overrides", "code"),
     [
@@ -271,6 +278,20 @@ def test_settings_that_cannot_be_true_of_the_data(
 
     assert hub.ask(hub.train(), Place(0, 3)).code == code
     assert not (tmp_path / "state" / "ledgers").exists()
+
+
+def test_what_a_round_without_noise_left_out_is_not_added_to_a_private_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    feedback = {"codec.error_feedback": True}
+    plain, private = Hub(tmp_path, **feedback, **{"privacy.mechanism": "none"}), Hub(tmp_path, **feedback)
+    for hub in (plain, private):  # a server that gives both runs one name
+        assert isinstance(hub.ask(hub.train(), Place(0, 3)), Update)
+
+    kept = {path.name for path in (tmp_path / "state" / "residuals" / "run-1").iterdir()}
+    assert kept == {"client-000.safetensors", "client-000.private.safetensors"}
 
 
 # -- a site's policy -------------------------------------------------------------------------------------
@@ -333,6 +354,16 @@ def test_metrics_that_the_policy_keeps_do_not_leave(tmp_path: Path, monkeypatch:
 
     assert isinstance(update, Update)
     assert update.metrics == {}
+
+
+def test_metrics_that_a_run_cannot_do_without_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    hub = Hub(tmp_path, **{"privacy.mechanism": "none"})
+    instruction = replace(hub.book.evaluate(1, hub.model.initial_state), setup=hub.model.setup)
+
+    assert hub.ask(instruction, site(tmp_path / "site", private=False)).code == "FEDFT-8310"
 
 
 def test_a_site_without_a_policy_takes_part_in_no_private_run(hub: Hub, tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_a_contradiction_with_a_value_that_is_itself_wrong_is_not_reported() -> 
             "evaluation.exact_match",
         ),
         ({"privacy": PRIVATE}, "rounds.weighting"),
+        ({"adapter": {"initialiser": "dp-sketch"}}, "privacy.mechanism"),
         ({"privacy": PRIVATE, "rounds": UNIFORM, "evaluation": {"federated": True}}, "evaluation.federated"),
         ({"privacy": PRIVATE, "rounds": UNIFORM, "task": {"too_long": "error"}}, "task.too_long"),
         ({"privacy": PRIVATE, "rounds": UNIFORM, "data": {"train": "x", "public": "x"}}, "data.public"),

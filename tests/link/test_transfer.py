@@ -95,7 +95,7 @@ def test_an_upload_that_is_cut_goes_on_without_starting_over(server: Server) -> 
 
     assert unpack(wait_until(lambda: list(grid.pull_messages([message_id])), 10)[0].content) == reply
     assert proxy.cuts == 1
-    # What was under way at the cut is sent again, the window of 8 MiB and what sockets hold: never all 26 MiB.
+    # What was under way at the cut is sent again, window and socket buffers: never all of the 26 MiB.
     assert proxy.up < len(reply) + (20 << 20)
     proxy.close()
 

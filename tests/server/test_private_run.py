@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from client_app.app import app
+from fedft.adapters import FrameSet
 from fedft.aggregation import RoundAggregator
 from fedft.client.answer import process_worker
 from fedft.config.load import to_json
 from fedft.errors import FedftError
 from fedft.privacy.accounting import claim
-from fedft.privacy.configured import private_rounds
+from fedft.privacy.configured import private_rounds, private_sketch_of
+from fedft.privacy.events import merge
 from fedft.privacy.ledger import Ledger
 from fedft.report.page import render
 from fedft.report.spending import spending
@@ -79,7 +82,7 @@ def test_the_ledgers_hold_what_the_accountant_says_of_the_configuration(tmp_path
     assert 4.95 < expected <= 5.0
     for client in CLIENTS:
         assert ledger(state, run, client).events("train") == [whole]
-        assert ledger(state, run, client).claim("train", 1e-3).epsilon == expected
+    assert ledger(state, run, CLIENTS[0]).claim("train", 1e-3).epsilon == expected
     last = [update for number, update in updates(store, run) if number == 3]
     assert [update.metrics["privacy.epsilon"] for update in last] == pytest.approx([expected] * 3, rel=1e-3)
     assert {update.weight for update in last} == {1}
@@ -134,7 +137,6 @@ def test_a_run_with_too_few_clients_left_ends_and_says_why(tmp_path: Path, state
 
 def test_a_resumed_round_is_answered_with_what_was_charged(tmp_path: Path, state: Path) -> None:
     config = tiny_config(tmp_path, **PRIVATE)
-    from client_app.app import app
 
     asked = 0
 
@@ -157,6 +159,66 @@ def test_a_resumed_round_is_answered_with_what_was_charged(tmp_path: Path, state
     for client in CLIENTS:
         rounds = [e.body["round"] for e in ledger(state, run, client).entries() if e.body["kind"] == "charge"]
         assert rounds == [1, 2, 3]
+
+
+SKETCHED = PRIVATE | {"adapter.initialiser": "dp-sketch", "adapter.samples": 10, "rounds.total": 2}
+
+
+def test_a_frame_of_sketches_is_charged_before_the_rounds(tmp_path: Path, state: Path) -> None:
+    config = tiny_config(tmp_path, **SKETCHED)
+    store, run = run_inline(config)
+
+    sketch, rounds = private_sketch_of(config, 30), private_rounds(config, 30)
+    assert sketch is not None
+    assert claim([sketch.event()], 1e-3).epsilon <= 0.3 * 5.0
+    assert 4.95 < claim([sketch.event(), rounds.run_event()], 1e-3).epsilon <= 5.0
+    for client in CLIENTS:
+        book = ledger(state, run, client)
+        charged = [e.body["round"] for e in book.entries() if e.body["kind"] == "charge"]
+        assert charged == [0, 1, 2]
+        assert book.events("train") == merge([sketch.event(), rounds.run_event()])
+    first = store.rounds(run.id)[0]
+    assert {round(update.metrics["privacy.epsilon"], 2) for update in first.updates} == {1.5}
+    frames = FrameSet.from_bytes(store.read_frame(store.run(run.id).frame_digest))
+    assert all(not frame.r0.any() for frame in frames.values())
+    assert len(frames) == 14
+
+
+def test_sketches_are_made_once_however_often_the_server_starts(tmp_path: Path, state: Path) -> None:
+    config = tiny_config(tmp_path, **SKETCHED)
+    asked = 0
+
+    def stopping(message: Any, context: Any) -> Any:
+        nonlocal asked
+        asked += message.metadata.message_type == "train"
+        reply = app(message, context)
+        if asked == 2:  # the second sketch has been charged and is lost with the server
+            raise SystemExit
+        return reply
+
+    store = RunStore(config.store.path)
+    run = store.create_run("tiny", to_json(config))
+    with pytest.raises(SystemExit):
+        run_inline(config, client_app=stopping, store=store, run=run)
+    process_worker.cache_clear()
+    run_inline(config, store=store, run=store.run(run.id))
+
+    for client in CLIENTS:
+        rounds = [e.body["round"] for e in ledger(state, run, client).entries() if e.body["kind"] == "charge"]
+        assert rounds == [0, 1, 2]
+
+
+def test_too_few_sketches_end_the_run(tmp_path: Path, state: Path) -> None:
+    config = tiny_config(tmp_path, **SKETCHED)
+    store = RunStore(config.store.path)
+    run = store.create_run("tiny", to_json(config))
+    without_sketch = tiny_config(tmp_path, **SKETCHED | {"adapter.initialiser": "random"})
+    for client in CLIENTS[:2]:
+        spend(state, run.id, client, 2, without_sketch)
+    with pytest.raises(FedftError, match="FEDFT-6109") as error:
+        run_inline(config, store=store, run=run)
+
+    assert "client-000: FEDFT-8207" in error.value.message
 
 
 STATED = PrivacyStatement(PrivacyMechanism.DP_SGD, PrivacyUnit.EXAMPLE, 1.0, 1.0, 0.1, 2, 3.0, 1e-3, "pld")

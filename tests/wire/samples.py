@@ -70,6 +70,14 @@ INSTRUCTIONS: dict[str, Instruction] = {
         120.0,
         (Acknowledgement(11, 4, True), Acknowledgement(10, 3, False)),
     ),
+    "instruction_sketch": Instruction(
+        RoundRef("run-7", 0),
+        InstructionKind.SKETCH,
+        ModelRef("aa" * 32, "", "cc" * 32, ""),
+        "ee" * 32,
+        accepted_codecs=SPECS[:1],
+        deadline_seconds=60.0,
+    ),
     "instruction_evaluate": Instruction(
         ROUND, InstructionKind.EVALUATE, MODEL, "ee" * 32, Setup("{}"), SHARDS[:1], deadline_seconds=60.0
     ),

@@ -11,6 +11,9 @@ from fedft.errors import FedftError
 
 INITIALISERS: dict[str, Initialiser] = {each.name: each for each in (LORA_SB, LORA_XS, PISSA, RANDOM)}
 
+DP_SKETCH = "dp-sketch"
+"""A frame of the clients' noised sketches: no function of what one machine has, so it is not in the table."""
+
 
 def get_initialiser(name: str) -> Initialiser:
     """Return the initialiser of that name (FEDFT-2105 when there is none)."""
@@ -19,4 +22,4 @@ def get_initialiser(name: str) -> Initialiser:
     return INITIALISERS[name]
 
 
-__all__ = ["INITIALISERS", "Initialiser", "InitialiserContext", "get_initialiser"]
+__all__ = ["DP_SKETCH", "INITIALISERS", "Initialiser", "InitialiserContext", "get_initialiser"]

@@ -25,6 +25,7 @@ class InstructionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INSTRUCTION_KIND_HELLO: _ClassVar[InstructionKind]
     INSTRUCTION_KIND_TRAIN: _ClassVar[InstructionKind]
     INSTRUCTION_KIND_EVALUATE: _ClassVar[InstructionKind]
+    INSTRUCTION_KIND_SKETCH: _ClassVar[InstructionKind]
 PRIVACY_MECHANISM_UNSPECIFIED: PrivacyMechanism
 PRIVACY_MECHANISM_DP_SGD: PrivacyMechanism
 PRIVACY_UNIT_UNSPECIFIED: PrivacyUnit
@@ -34,6 +35,7 @@ INSTRUCTION_KIND_UNSPECIFIED: InstructionKind
 INSTRUCTION_KIND_HELLO: InstructionKind
 INSTRUCTION_KIND_TRAIN: InstructionKind
 INSTRUCTION_KIND_EVALUATE: InstructionKind
+INSTRUCTION_KIND_SKETCH: InstructionKind
 
 class RoundRef(_message.Message):
     __slots__ = ("run_id", "round")
