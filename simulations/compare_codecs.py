@@ -32,7 +32,7 @@ TASKS: dict[str, dict[str, object]] = {
     "sst2": {"adapter.layers_at_once": 36},
 }
 # Rounds, steps and batch. Ten clients take smaller batches, so that a step costs about the same. What error
-# feedback holds back arrives some rounds later, so a run needs many times more rounds than one over the density.
+# feedback holds back arrives rounds later, so a run needs many more rounds than one over the density.
 SIZES = {
     ("demo", 4): (40, 5, 16),
     ("demo", 10): (40, 5, 8),
@@ -82,12 +82,12 @@ def _config(arguments: argparse.Namespace, *, task: str, clients: int, codec: st
 
 def _table(rows: Rows) -> Iterator[str]:
     yield from ("# What codecs cost in learning", "")
-    yield "Written by `simulations/compare_codecs.py`. Gain kept: what the test loss fell by over the run,"
+    yield "Written by `simulations/compare_codecs.py`. Kept: what the test loss fell by over the run,"
     yield "summed over the seeds, as a share of what it fell by uncompressed; the same for the score, which"
     yield "is coarser (accuracy; exact match in the demo). Dirichlet(0.5) split; rounds, steps and batches"
     yield "as in the script; bytes up are a client's in a round."
     yield ""
-    yield "| task | clients | rounds | codec | seeds | gain kept (loss) | gain kept (score) | score | bytes up |"
+    yield "| task | clients | rounds | codec | seeds | kept (loss) | kept (score) | score | bytes up |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for task, clients in SIZES:
         for codec in CODECS:
