@@ -115,7 +115,7 @@ def _kept(pairs: list[tuple[Row, Row]], name: str) -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = command_line(__doc__, "codecs.json")
+    parser = command_line(__doc__, "compare_codecs.json")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--clients", type=int, nargs="+", choices=[4, 10], default=[4, 10])
     parser.add_argument("--codecs", nargs="+", choices=list(CODECS), default=list(CODECS))
