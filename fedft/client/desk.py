@@ -67,10 +67,14 @@ class Desk:
         self._withdrawn: set[str] = set()
 
     def withdraw(self, message_id: str) -> None:
-        """Drop an instruction that nobody waits for, from any thread; a worker busy with it is ended."""
+        """Drop an instruction that nobody waits for, from any thread; a worker busy with it is ended.
+
+        But not one that is still loading for its first answer: if that takes longer than the server waits,
+        it would be ended again and again and never be ready.
+        """
         with self._lock:
             self._withdrawn.add(message_id)
-            if self._at_work == message_id:
+            if self._at_work == message_id and self._worker.warm:
                 self._worker.kill()
 
     def work(self, work: Work) -> None:

@@ -26,6 +26,10 @@ class WorkerProcess:
         site: path of the site's configuration, which the worker reads itself.
         environment: variables on top of this process's own.
 
+    Attributes:
+        starts: how many processes there have been.
+        warm: whether the present one has answered before, so that libraries and model are loaded.
+
     """
 
     def __init__(self, site: Path, environment: dict[str, str]) -> None:
@@ -35,6 +39,7 @@ class WorkerProcess:
         self._buffer = b""
         self._ready = False
         self.starts = 0
+        self.warm = False
 
     @property
     def pid(self) -> int:
@@ -54,6 +59,7 @@ class WorkerProcess:
                 command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL
             )
         self._socket, self._buffer, self._ready = ours, b"", False
+        self.warm = False
         self.starts += 1
 
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -73,7 +79,9 @@ class WorkerProcess:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
             raise self._died("FEDFT-7040") from None
-        return self._receive(time.monotonic() + seconds, "FEDFT-7040")
+        answer = self._receive(time.monotonic() + seconds, "FEDFT-7040")
+        self.warm = True
+        return answer
 
     def end(self) -> None:
         """End the process, by force if it does not end by itself."""

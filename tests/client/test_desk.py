@@ -55,7 +55,7 @@ class Link:
 class Worker:
     """Answers with an update, or fails as it is told."""
 
-    pid, starts = 1, 1
+    pid, starts, warm = 1, 1, True
 
     def __init__(self, reply: Reply) -> None:
         self.reply, self.asked, self.error = reply, 0, None
@@ -253,3 +253,9 @@ def test_a_worker_busy_with_a_withdrawn_instruction_is_ended_and_with_another_is
     declined = bench.work(instruction(2))
     assert isinstance(declined, Refusal)
     assert (bench.worker.starts, bench.worker.pid) == (2, 1)
+
+
+def test_a_worker_that_still_loads_is_left_to_finish_what_was_withdrawn(bench: Bench) -> None:
+    bench.worker.warm, bench.worker.withdraws = False, "m"
+    assert bench.work() == bench.worker.reply
+    assert bench.worker.starts == 1
