@@ -100,15 +100,7 @@ def test_daemons_and_workers_killed_at_random_moments_cost_no_more_than_their_ro
         runs.append(run)
         while kills < KILLS and not done(deployment, run):
             time.sleep(rng.uniform(0.5, 2.0))
-            name = rng.choice(deployment.names)
-            if rng.random() < 0.5 and (pid := deployment.status(name).worker_pid):
-                kill(pid)
-            else:
-                deployment.daemons[name].kill()
-                start = time.monotonic()
-                deployment.start_site(name)
-                deployment.wait_connected(name)
-                back.append(time.monotonic() - start)
+            back += kill_worker_or_daemon(deployment, rng)
             kills += 1
         found = deployment.wait_complete(run)
         assert _each_counted_once(found)
@@ -257,7 +249,19 @@ def _each_counted_once(found: dict) -> bool:
     return len(accepted) == len(set(accepted))
 
 
-def kill(pid: int) -> None:
-    """Kill a process, which may have ended meanwhile."""
+def kill_worker_or_daemon(deployment: Deployment, rng: random.Random) -> list[float]:
+    """Kill a site's worker, or its daemon and start it anew; return the seconds until a daemon was back."""
+    name = rng.choice(deployment.names)
+    if rng.random() < 0.5 and (pid := deployment.status(name).worker_pid):
+        _kill(pid)
+        return []
+    deployment.daemons[name].kill()
+    start = time.monotonic()
+    deployment.start_site(name)
+    deployment.wait_connected(name)
+    return [time.monotonic() - start]
+
+
+def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ import pytest
 
 from fedft.wire.v1 import admin_pb2 as pb
 from tests.deployment import Deployment
-from tests.faults.test_deployment import done, kill
+from tests.faults.test_deployment import done, kill_worker_or_daemon
 from tests.federation import tiny_config
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("deployment"), pytest.mark.timeout(3600)]
@@ -56,13 +56,7 @@ def test_a_site_killed_at_random_moments_has_charged_whatever_it_has_released(
         )
         while kills < KILLS and not done(deployment, run):
             time.sleep(rng.uniform(0.3, 1.5))
-            name = rng.choice(deployment.names)
-            if rng.random() < 0.5 and (pid := deployment.status(name).worker_pid):
-                kill(pid)
-            else:
-                deployment.daemons[name].kill()
-                deployment.start_site(name)
-                deployment.wait_connected(name)
+            kill_worker_or_daemon(deployment, rng)
             kills += 1
         runs[run] = deployment.wait_complete(run)
 

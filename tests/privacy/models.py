@@ -15,6 +15,7 @@ from transformers import (
 )
 
 from fedft.adapters import AdaptedLinear, attach, build_frames, resolve_targets
+from fedft.privacy.per_sample import PerSampleGradients
 from fedft.quant import quantise_model
 
 VOCABULARY, RANK, SCALE = 64, 4, 0.7
@@ -118,3 +119,13 @@ def one_at_a_time(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         found = torch.autograd.grad(per_sample_loss(model, alone).sum(), parameters)
         rows.append(torch.cat([gradient.flatten() for gradient in found]))
     return torch.stack(rows)
+
+
+def per_sample_rows(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """One row of gradients for each sample, by the hooks of the private step."""
+    gradients = PerSampleGradients(model)
+    gradients.attach()
+    try:
+        return gradients.backward(per_sample_loss(model, batch))
+    finally:
+        gradients.detach()

@@ -18,17 +18,9 @@ from tests.privacy.models import (
     make_batch,
     one_at_a_time,
     per_sample_loss,
+    per_sample_rows,
     training_without_dropout,
 )
-
-
-def _rows(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    gradients = PerSampleGradients(model)
-    gradients.attach()
-    try:
-        return gradients.backward(per_sample_loss(model, batch))
-    finally:
-        gradients.detach()
 
 
 @pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
@@ -42,7 +34,7 @@ def test_rows_equal_autograd_one_sample_at_a_time(kind: str, padded: bool, check
     expected = one_at_a_time(model, batch)
 
     torch.testing.assert_close(
-        _rows(model, batch), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max())
+        per_sample_rows(model, batch), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max())
     )
 
 
@@ -82,7 +74,7 @@ def test_rows_equal_opacus(kind: str, padded: bool) -> None:
     per_sample_loss(hooked, batch).sum().backward()
     theirs = torch.cat([p.grad_sample.flatten(1) for p in twin.parameters() if p.requires_grad], dim=1)
 
-    ours = _rows(model, batch)
+    ours = per_sample_rows(model, batch)
 
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
 
@@ -95,7 +87,7 @@ def test_rows_are_laid_out_in_the_order_of_the_parameters() -> None:
     assert list(gradients.parameters) == list(trainable)
     assert gradients.dimension == sum(p.numel() for p in trainable.values())
 
-    total = _rows(model, batch).sum(0)
+    total = per_sample_rows(model, batch).sum(0)
     gradients.write(total)
     written = [p.grad.clone() for p in trainable.values()]
     model.zero_grad()
@@ -106,7 +98,7 @@ def test_rows_are_laid_out_in_the_order_of_the_parameters() -> None:
 
 def test_detaching_gives_the_ordinary_backward_pass_back() -> None:
     model, batch = adapted_model("bert"), make_batch("bert")
-    _rows(model, batch)
+    per_sample_rows(model, batch)
 
     per_sample_loss(model, batch).sum().backward()
 

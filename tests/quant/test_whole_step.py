@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedft.adapters.shared_input import SharedInput
-from fedft.privacy.per_sample import PerSampleGradients
 from tests.privacy.models import (
     RANK,
     adapted_layers,
@@ -24,16 +23,8 @@ from tests.privacy.models import (
     make_batch,
     one_at_a_time,
     per_sample_loss,
+    per_sample_rows,
 )
-
-
-def rows(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    gradients = PerSampleGradients(model)
-    gradients.attach()
-    try:
-        return gradients.backward(per_sample_loss(model, batch))
-    finally:
-        gradients.detach()
 
 
 @contextmanager
@@ -63,7 +54,7 @@ def test_per_sample_gradients_equal_autograd_one_sample_at_a_time(kind: str, che
     expected = one_at_a_time(model, batch)
 
     bound = 1e-5 * float(expected.abs().max())
-    torch.testing.assert_close(rows(model, batch), expected, rtol=1e-5, atol=bound)
+    torch.testing.assert_close(per_sample_rows(model, batch), expected, rtol=1e-5, atol=bound)
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
