@@ -126,13 +126,16 @@ class ExactAccumulator:
         """
         if self.total_weight == 0:
             raise FedftError("FEDFT-5014", "the mean of no updates does not exist")
+        return self.manifest.unflatten((self.total() / self.total_weight).astype(np.float32))
+
+    def total(self) -> NDArray[np.float64]:
+        """Give the weighted sum, (d,) in the manifest's order; zeros when nothing was added."""
         total = np.zeros(self.manifest.total_elements)
         if Domain.PLAIN in self._sums:
             total += self._sums[Domain.PLAIN].to_float64()
         if Domain.ROTATED in self._sums:
             total += unrotate(self._sums[Domain.ROTATED].to_float64(), self.seed, total.size)
-        total /= self.total_weight * 2.0**self.fraction_bits
-        return self.manifest.unflatten(total.astype(np.float32))
+        return np.ldexp(total, -self.fraction_bits)
 
     def digest(self) -> str:
         """SHA-256 (hex) over the integers and the counts; the same for every order and grouping."""

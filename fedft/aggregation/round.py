@@ -105,6 +105,10 @@ class RoundAggregator:
         """Give the weighted mean of the accepted updates; raises FEDFT-5014 when there is none."""
         return self.accumulator.mean()
 
+    def total(self) -> NDArray[np.float64]:
+        """Give the weighted sum of the accepted updates, (d,); zeros when there is none."""
+        return self.accumulator.total()
+
     def _check_reference(self, client_key: str, update: Update) -> None:
         if update.round != self._round:
             raise FedftError(

@@ -55,7 +55,9 @@ def plan(
 ) -> None:
     """Show what privacy costs before any run: noise by epsilon and batch size.
 
-    noise multiplier: deviation of the noise over the bound of one example's gradient.
+    With client-level privacy a unit is a client, a batch the expected cohort and a step a round.
+
+    noise multiplier: deviation of the noise over the bound of one unit's contribution.
     noise to clip: length of one step's noise over that bound, which is the most that the
     signal can have; well above 1, larger batches, fewer parameters or more epsilon help.
     """
@@ -76,9 +78,11 @@ def plan(
         print_json({**facts, "spent_epsilon": found.spent_epsilon, "plan": rows, "plot": str(plot or "")})
         return
     out = console()
+    of_clients = config.privacy.mechanism == "client"
     out.print(
-        f"{found.examples} examples, {found.parameters} parameters, delta {found.delta:g}, "
-        f"{config.rounds.total} rounds, {config.privacy.sampling} sampling"
+        f"{found.examples} {'clients' if of_clients else 'examples'}, {found.parameters} parameters, "
+        f"delta {found.delta:g}, {config.rounds.total} rounds, "
+        f"{'poisson' if of_clients else config.privacy.sampling} sampling"
         + (f"; {found.spent_epsilon:.4g} of epsilon is spent already" if found.spent else ""),
         soft_wrap=True,
     )
@@ -89,10 +93,13 @@ def plan(
 
 def _plan_table(config: RunConfig, rows: list[PlanRow]) -> Any:
     table = new_table("batch", "epsilon", "sampling rate", "steps", "noise multiplier", "noise to clip")
+    privacy, batch = config.privacy, config.training.batch_size
+    if privacy.mechanism == "client":
+        batch = round(config.data.partition.clients * privacy.client_rate)
     for row in rows:
         noise = "none is enough" if row.noise_multiplier is None else f"{row.noise_multiplier:.4f}"
         ratio = "–" if row.noise_to_clip is None else f"{row.noise_to_clip:.3g}"
-        ours = (row.expected_batch, row.epsilon) == (config.training.batch_size, config.privacy.epsilon)
+        ours = (row.expected_batch, row.epsilon) == (batch, config.privacy.epsilon)
         cells = (f"{row.epsilon:g}", f"{row.sample_rate:.4g}", str(row.steps), noise, ratio)
         table.add_row(str(row.expected_batch), *cells, style="bold" if ours else "")
     return table

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from fedft.config import RunConfig
 from fedft.errors import FedftError
 from fedft.privacy.accounting import COARSE, pld_epsilon
 from fedft.privacy.events import Event
-from fedft.privacy.ledger import Ledger, Receipt
+from fedft.privacy.ledger import Ledger, Receipt, open_or_enrol
 from fedft.privacy.policy import (
     ANY,
     DatasetRule,
@@ -120,8 +118,10 @@ class Consent:
             )
         fingerprint, examples = session.records.fingerprint(place.partition)
         if self.simulated:
-            _prepare(self.ledger, self.dataset, fingerprint, examples)
-        ledger, run = Ledger(self.ledger), instruction.round.run_id
+            ledger = open_or_enrol(self.ledger, self.dataset, fingerprint, examples)
+        else:
+            ledger = Ledger(self.ledger)
+        run = instruction.round.run_id
         receipt = ledger.charge(
             self.dataset,
             fingerprint,
@@ -151,8 +151,8 @@ class Consent:
 
 
 def is_private(config: RunConfig) -> bool:
-    """Whether clients train with differential privacy."""
-    return config.privacy.mechanism != "none"
+    """Whether clients train with differential privacy; where the server adds the noise they do not."""
+    return config.privacy.mechanism == "example"
 
 
 def refuse_private_frame(config: RunConfig, frame: bytes) -> None:
@@ -175,14 +175,3 @@ def _simulated_policy(config: RunConfig) -> SitePolicy:
         messages=MessageRule(codecs=(ANY,), metrics=(ANY,), secure_aggregation=False),
         server=ServerRule(identities=(ANY,)),
     )
-
-
-def _prepare(path: Path, dataset: str, fingerprint: str, examples: int) -> None:
-    """Make a simulated client's ledger, as a whole or not at all."""
-    if path.parent.exists():
-        return
-    begun = path.parent.with_name(f".{path.parent.name}.{os.getpid()}")
-    shutil.rmtree(begun, ignore_errors=True)
-    begun.mkdir(parents=True)
-    Ledger.create(begun / path.name).enrol(dataset, fingerprint, examples)
-    begun.rename(path.parent)

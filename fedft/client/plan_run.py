@@ -51,13 +51,15 @@ def plan_run(
         site: path of a ``site.toml``, whose records and ledger then count.
         epsilons: targets; None for 1, 3, 8 and the configuration's.
         batches: expected batches; None for those around the configuration's.
-        examples: of a client; 0 to count the records.
+        examples: of a client; 0 to count the records. With client-level privacy, the number of clients.
         parameters: trainable ones; 0 to load the base model and count.
 
     Raises:
         FedftError: what reading data and model raises, FEDFT-8001 (δ), FEDFT-8101 (batch).
 
     """
+    if config.privacy.mechanism == "client":
+        return _plan_clients(config, epsilons, batches, examples, parameters)
     found, spent = _data(config, site)
     examples = examples or found
     parameters = parameters or _count_parameters(config)
@@ -80,6 +82,29 @@ def plan_run(
     ]
     rows.sort(key=lambda row: (row.expected_batch, row.epsilon))
     return RunPlan(examples, parameters, delta, tuple(spent), rows)
+
+
+def _plan_clients(
+    config: RunConfig,
+    epsilons: Sequence[float] | None,
+    cohorts: Sequence[int] | None,
+    clients: int,
+    parameters: int,
+) -> RunPlan:
+    """Return the trade-off where a unit is a client: a batch is the expected cohort, a step a round."""
+    privacy = config.privacy
+    clients = clients or config.data.partition.clients
+    parameters = parameters or _count_parameters(config)
+    expected = max(1, round(clients * privacy.client_rate))
+    rows = plan(
+        epsilons=sorted({*(epsilons or (*_TARGETS, privacy.epsilon))}),
+        delta=privacy.delta,
+        examples=clients,
+        expected_batches=sorted(cohorts or {max(1, clients // 4), max(1, clients // 2), clients, expected}),
+        steps=config.rounds.total + privacy.spare_rounds,
+        parameters=parameters,
+    )
+    return RunPlan(clients, parameters, privacy.delta, (), rows)
 
 
 def _sketch(config: RunConfig, examples: int, epsilon: float) -> list[Event]:

@@ -65,7 +65,14 @@ class Residuals:
             feedback.discard()
         feedback.settle(_accepted(instruction))
         residual = feedback.residual
-        shards = feedback.prepare(delta, codec, context, round=at.round, update_seq=at.round)
+        shards = feedback.prepare(
+            delta,
+            codec,
+            context,
+            round=at.round,
+            update_seq=at.round,
+            max_norm=instruction.max_update_norm,
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         feedback.save(path)
         return shards, {name: residual[name] + delta[name] for name in delta}

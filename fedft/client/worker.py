@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedft.client.clipped import clip_update
 from fedft.client.consent import MEANS_OVER_SAMPLES, Consent, is_private, refuse_private_frame
 from fedft.client.memory import OUT_OF_MEMORY, is_out_of_memory
 from fedft.client.place import Place
@@ -19,6 +20,7 @@ from fedft.client.setups import SetupCache
 from fedft.client.states import RecentStates
 from fedft.codecs import CodecContext, Shard, codec_from_spec, codec_versions
 from fedft.codecs.bench import relative_error
+from fedft.codecs.bounded import encode_bounded
 from fedft.codecs.configured import uses_error_feedback
 from fedft.config import RunConfig
 from fedft.config.load import from_json
@@ -164,7 +166,8 @@ def _train(
     number = instruction.round.round
     report = session.train(place.partition, round_number=number, key=place.client)
     trained = session.state()
-    delta = {name: trained[name] - state[name] for name in state}
+    change = {name: trained[name] - state[name] for name in state}
+    delta, told = clip_update(session.config, instruction, change, session.manifest)
     shards, lost = _encode(session, instruction, place, delta, residuals)
     return Update(
         round=instruction.round,
@@ -173,7 +176,7 @@ def _train(
         update_seq=number,
         num_examples=report.examples,
         shards=shards,
-        metrics=report.metrics | {"model_loads": float(loads), "codec_error": lost},
+        metrics=report.metrics | {"model_loads": float(loads), "codec_error": lost} | told,
     )
 
 
@@ -251,7 +254,8 @@ def _encode(
         owner = f"{place.client}.private" if is_private(config) else place.client
         shards, wanted = residuals.encode(delta, codec, context, manifest, instruction, owner)
     else:
-        shards, wanted = tuple(codec.encode(delta, manifest, context)), delta
+        most = instruction.max_update_norm
+        shards, wanted = tuple(encode_bounded(delta, codec, manifest, context, most)), delta
     return shards, relative_error(wanted, shards, manifest, context)
 
 

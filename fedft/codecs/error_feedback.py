@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fedft.codecs.bounded import encode_bounded
 from fedft.codecs.checks import squared_norm
 from fedft.codecs.interface import Codec, CodecContext
 from fedft.codecs.manifest import Arrays, Manifest
@@ -72,21 +73,34 @@ class ErrorFeedback:
         return self._manifest.unflatten(self._residual.copy())
 
     def prepare(
-        self, delta: Arrays, codec: Codec, context: CodecContext, *, round: int, update_seq: int
+        self,
+        delta: Arrays,
+        codec: Codec,
+        context: CodecContext,
+        *,
+        round: int,
+        update_seq: int,
+        max_norm: float = 0.0,
     ) -> tuple[Shard, ...]:
         """Code ``residual + delta`` and hold the outcome as pending; nothing changes when this raises.
 
+        What is decoded has an L2 norm of at most ``max_norm`` (0: any); the rest stays in the residual.
+
         Raises:
             FedftError: FEDFT-4018 when the code is no contraction, FEDFT-4020 when an update is pending
-                already, FEDFT-4015 and FEDFT-4016 as the codec does.
+                already, FEDFT-4015, FEDFT-4016 and FEDFT-4023 as the codec does.
 
         """
         if self.pending is not None:
             raise FedftError("FEDFT-4020", f"the update of round {self.pending.round} is not settled yet")
         corrected = self._manifest.flatten(delta)
         corrected += self._residual
-        shards = codec.encode(
-            self._manifest.unflatten(corrected), self._manifest, replace(context, error_feedback=True)
+        shards = encode_bounded(
+            self._manifest.unflatten(corrected),
+            codec,
+            self._manifest,
+            replace(context, error_feedback=True),
+            max_norm,
         )
         remainder = corrected - decode_flat(shards, self._manifest, context)
         _require_contraction(corrected, remainder, codec)

@@ -35,7 +35,11 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     yield from _data(config)
     yield from _evaluation(config)
     if config.privacy.mechanism != "none":
-        yield from _privacy(config)
+        yield from _private(config)
+    if config.privacy.mechanism == "client":
+        yield from _client_level(config)
+    if config.privacy.mechanism == "example":
+        yield from _example_level(config)
     elif config.adapter.initialiser == "dp-sketch":
         yield Contradiction(
             "privacy.mechanism",
@@ -126,13 +130,30 @@ def _evaluation(config: RunConfig) -> Iterator[Contradiction]:
         )
 
 
-def _privacy(config: RunConfig) -> Iterator[Contradiction]:
-    """What would leave a private client's data unaccounted for, or cannot be drawn."""
+def _client_level(config: RunConfig) -> Iterator[Contradiction]:
+    """What would weigh clients by their data, or choose them otherwise than the accounting says."""
+    privacy = config.privacy
+    if config.rounds.cohort:
+        yield Contradiction(
+            "rounds.cohort",
+            "the accounting needs clients that are drawn one by one; set privacy.client_rate",
+            ("privacy.mechanism",),
+        )
+    if privacy.clip_quantile and privacy.count_noise and 2 * privacy.count_noise <= privacy.noise_multiplier:
+        yield Contradiction(
+            "privacy.count_noise",
+            "must exceed half the noise multiplier, or nothing is left for the updates",
+            ("privacy.noise_multiplier",),
+        )
+
+
+def _private(config: RunConfig) -> Iterator[Contradiction]:
+    """What would leave private data unaccounted for."""
     mechanism = "privacy.mechanism"
     if config.rounds.weighting == "examples":
         yield Contradiction(
             "rounds.weighting",
-            'private clients withhold how many examples they have; use "uniform"',
+            'private clients weigh the same, whatever their data; use "uniform"',
             (mechanism,),
         )
     if config.evaluation.federated:
@@ -141,17 +162,22 @@ def _privacy(config: RunConfig) -> Iterator[Contradiction]:
             "metrics of private data would leave without being accounted for",
             (mechanism,),
         )
-    if config.task.too_long == "error":
-        yield Contradiction(
-            "task.too_long",
-            'an error would tell that a private record is long; use "drop" or "truncate"',
-            (mechanism,),
-        )
     if config.adapter.initialiser == "lora-sb" and config.data.public == config.data.train != "demo":
         yield Contradiction(
             "data.public",
             "the frame would be built from private records; name public ones, or another adapter.initialiser",
             (mechanism, "adapter.initialiser", "data.train"),
+        )
+
+
+def _example_level(config: RunConfig) -> Iterator[Contradiction]:
+    """What would tell of a private client's examples, or cannot be drawn."""
+    mechanism = "privacy.mechanism"
+    if config.task.too_long == "error":
+        yield Contradiction(
+            "task.too_long",
+            'an error would tell that a private record is long; use "drop" or "truncate"',
+            (mechanism,),
         )
     yield from _sampling(config)
 

@@ -212,8 +212,10 @@ class StoreSection(Section):
 class PrivacySection(Section):
     """Differential privacy of the clients' data. What one site allows stands in its own policy."""
 
-    mechanism: Literal["none", "example"] = Field(
-        "none", description="none, or example: DP-SGD at every client, whose unit is one example"
+    mechanism: Literal["none", "example", "client"] = Field(
+        "none",
+        description="none; example: DP-SGD at every client, whose unit is one example; client: noise at the "
+        "server, which sees the single updates, whose unit is one client",
     )
     epsilon: float = Field(
         8.0, gt=0, description="most that the whole run may cost one client's data, at delta"
@@ -246,6 +248,28 @@ class PrivacySection(Section):
         ge=0,
         description="rounds beyond rounds.total that the noise is calibrated for, so that rounds that were "
         "charged and then lost can be repeated within epsilon",
+    )
+    client_max_norm: float = Field(
+        1.0, gt=0, description="L2 bound of one client's update; with clip_quantile, the first one (client)"
+    )
+    client_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="probability that a client is asked for a round, drawn in secret at the server (client)",
+    )
+    clip_quantile: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of updates that the bound leaves alone, which it then follows; 0: fixed (client)",
+    )
+    clip_rate: float = Field(0.2, gt=0, description="how fast the bound follows clip_quantile (client)")
+    count_noise: float = Field(
+        0.0,
+        ge=0,
+        description="noise on the count of updates that were left alone, which clip_quantile needs; 0: a "
+        "twentieth of the expected clients, and at least the noise multiplier (client)",
     )
 
 

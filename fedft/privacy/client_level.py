@@ -46,7 +46,10 @@ def clip_delta(delta: Tensor, max_norm: float) -> tuple[Tensor, bool]:
 
 
 class ClientLevelMechanism:
-    """Clipped updates of equal weight, one Gaussian noise for the round, a fixed denominator.
+    """Bounded updates of equal weight, one Gaussian noise for the round, a fixed denominator.
+
+    A `fedft.privacy.mechanism.Mechanism` whose units are clients. An update above `limit` is refused and not
+    clipped again, so that the sum can be kept in integers; the noise is scaled to `limit`.
 
     Guarantee: with clients drawn independently with probability `sample_rate` (1: all of them), a round is
     one sampled Gaussian release of multiplier `noise_multiplier` for adding or removing one client, the
@@ -90,50 +93,50 @@ class ClientLevelMechanism:
         self._sum = torch.zeros(dimension, dtype=torch.float64)
         self._shifted_bits = 0.0
 
+    @property
+    def limit(self) -> float:
+        """The largest L2 norm of a decoded update that counts."""
+        return self.max_norm * (1 + TOLERANCE)
+
     def event(self) -> Event:
         """Return what one round costs, with the release of the clipping bits."""
         return self._event
 
-    def admit(self, delta: Tensor, unclipped: bool) -> Tensor:
-        """Check a decoded update and return it within the bound, for a sum that is kept elsewhere.
-
-        Args:
-            delta: (d,) float32, clipped by the client to `max_norm`.
-            unclipped: the client's bit: whether its norm was within the bound before clipping.
+    def add(self, rows: Tensor) -> None:
+        """Take in decoded updates, (clients, d) float32, that the clients clipped to `max_norm`.
 
         Raises:
-            FedftError: FEDFT-8505 (shape), FEDFT-8502 (not finite), FEDFT-8503 (norm above the bound).
+            FedftError: FEDFT-8505 (shape), FEDFT-8502 (not finite), FEDFT-8503 (norm above `limit`).
 
         """
-        if delta.shape != (self.dimension,):
+        if rows.dim() != 2 or rows.shape[1] != self.dimension:
             raise FedftError(
-                "FEDFT-8505", f"an update of shape {tuple(delta.shape)}, expected ({self.dimension},)"
+                "FEDFT-8505", f"updates of shape {tuple(rows.shape)}, expected (clients, {self.dimension})"
             )
-        norm = float(torch.linalg.vector_norm(delta.double()))
+        norm = float(torch.linalg.vector_norm(rows.double(), dim=1).max()) if len(rows) else 0.0
         if not math.isfinite(norm):
             raise FedftError("FEDFT-8502", "a client's update is not finite")
-        if norm > self.max_norm * (1 + TOLERANCE):
+        if norm > self.limit:
             raise FedftError(
                 "FEDFT-8503",
                 f"a client's update has norm {norm:.6g}, the round's bound is {self.max_norm:.6g}",
                 hint="the client must clip after error feedback and compression",
             )
-        self._shifted_bits += 0.5 if unclipped else -0.5
-        return clip_delta(delta, self.max_norm)[0]
+        self._sum += rows.double().sum(0)
 
-    def add(self, delta: Tensor, unclipped: bool) -> None:
-        """Admit an update into the round's sum; raises as `admit` does."""
-        self._sum += self.admit(delta, unclipped).double()
+    def note(self, unclipped: bool) -> None:
+        """Take in a client's bit, whether its norm was within the bound; at most once a client and round."""
+        self._shifted_bits += 0.5 if unclipped else -0.5
 
     def release(self, total: Tensor | None = None) -> Tensor:
         """Return the noised mean, (d,) float32, adapt the bound, and start the next round.
 
         Args:
-            total: (d,) float64 exact sum of what `admit` returned; None for the sum that `add` kept.
+            total: (d,) float64 exact sum of updates within `limit`; None for the sum that `add` kept.
 
         """
         noised = add_gaussian(
-            self._sum if total is None else total, self._update_multiplier * self.max_norm, self._noise
+            self._sum if total is None else total, self._update_multiplier * self.limit, self._noise
         )
         if self._adaptive is not None:
             self._adapt(self._adaptive)

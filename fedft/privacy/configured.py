@@ -87,6 +87,25 @@ def private_sketch_of(config: RunConfig, examples: int) -> PrivateRounds | None:
     return PrivateRounds(sampler, 1, 1, _calibrated(share, sampler.event(1.0, 1), ()))
 
 
+def client_event(config: RunConfig) -> Event:
+    """Return what one round costs whose unit is a client, with the configured or the calibrated noise.
+
+    Raises:
+        FedftError: FEDFT-8001 (δ ≥ 1/clients), FEDFT-8004 (no noise is enough), FEDFT-8005 (the configured
+            noise is not enough).
+
+    """
+    privacy = config.privacy
+    target = Budget(privacy.epsilon, privacy.delta)
+    check_delta(target.delta, config.data.partition.clients)
+    event = Event(privacy.noise_multiplier or 1.0, privacy.client_rate)
+    run = _times(event, _rounds(config))
+    if privacy.noise_multiplier:
+        _require_within(target, (run,))
+        return event
+    return replace(event, noise_multiplier=_calibrated(target, run, ()))
+
+
 def planned_event(config: RunConfig, examples: int, batch: int) -> Event:
     """Return what all rounds would release at another `training.batch_size`, with a noise multiplier of 1."""
     training = config.training.model_copy(update={"batch_size": batch})

@@ -9,6 +9,8 @@ train and release. What was charged stays charged, released or not.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -246,6 +248,21 @@ class Ledger:
                     f"entry {entry.sequence} of the ledger has the unknown kind {body['kind']!r}",
                     hint="a newer version wrote it; use that version",
                 )
+
+
+def open_or_enrol(path: Path, dataset: str, fingerprint: str, examples: int) -> Ledger:
+    """Open a ledger that a run keeps for itself; made with its data set, as a whole or not at all.
+
+    It has a folder of its own, which is missing before the first charge alone: a folder without its ledger is
+    an error (FEDFT-8201). A site's ledger is never made so, but by its operator.
+    """
+    if not path.parent.exists():
+        begun = path.parent.with_name(f".{path.parent.name}.{os.getpid()}")
+        shutil.rmtree(begun, ignore_errors=True)
+        begun.mkdir(parents=True)
+        Ledger.create(begun / path.name).enrol(dataset, fingerprint, examples)
+        begun.rename(path.parent)
+    return Ledger(path)
 
 
 def verify_export(exported: dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""What a run's clients have spent of their privacy budgets, as they stated it."""
+"""What a run's clients have spent of their privacy budgets, as they or the server's ledger state it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 from fedft.store import RoundRecord
 from fedft.store.records import BUDGET_SPENT, PRIVACY
 
+EVERY_CLIENT = "any one client"
+"""Stands for a client where the unit of privacy is a client."""
+
 
 @dataclass(frozen=True)
 class Spending:
-    """One client's part in a private run, up to its last counted update.
+    """One client's part in a private run, up to its last counted update or release.
 
     Attributes:
         client: its key.
@@ -36,9 +39,14 @@ class Spending:
 
 
 def spending(rounds: Iterable[RoundRecord]) -> list[Spending]:
-    """Return a row for each client of a private run; none for a run without privacy."""
+    """Return a row for each client of a private run; none for a run without privacy.
+
+    With client-level privacy there is one row for them all, from the server's own ledger.
+    """
     rows: dict[str, Spending] = {}
     for record in rounds:
+        if record.privacy:
+            rows[EVERY_CLIENT] = _of_the_server(record, rows.get(EVERY_CLIENT))
         for update in record.updates:
             before = rows.get(update.client, Spending(update.client))
             stated = {
@@ -59,3 +67,16 @@ def spending(rounds: Iterable[RoundRecord]) -> list[Spending]:
             elif update.code == BUDGET_SPENT:
                 rows[update.client] = replace(before, spent_in=record.round)
     return [rows[client] for client in sorted(rows)]
+
+
+def _of_the_server(record: RoundRecord, before: Spending | None) -> Spending:
+    count = (before.rounds if before else 0) + 1
+    return Spending(
+        EVERY_CLIENT,
+        epsilon=record.privacy["epsilon"],
+        delta=record.privacy["delta"],
+        noise_multiplier=record.privacy["noise_multiplier"],
+        sample_rate=record.privacy["sample_rate"],
+        steps=count,
+        rounds=count,
+    )

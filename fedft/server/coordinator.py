@@ -16,6 +16,7 @@ from fedft.codecs import Manifest, state_digest
 from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.errors import FedftError
+from fedft.server.client_privacy import ClientPrivacy
 from fedft.server.cohort import replies_needed, select_cohort
 from fedft.server.dispatch import Broadcast, delivery
 from fedft.server.downlink import Step
@@ -100,6 +101,7 @@ class Coordinator:
         self.observe(PhaseStarted(0, "model"))
         self.model = prepare_model(self.config, self.store, self.run.frame_digest, self._build_frames)
         self.book = self._identify()
+        self.privacy = self._client_privacy()
         self.roster, roll = self._call_roll()
         if last is None:
             step = Step(self.model.initial_state)
@@ -130,6 +132,11 @@ class Coordinator:
             manifest_digest=manifest.digest(),
         )
         return book
+
+    def _client_privacy(self) -> ClientPrivacy | None:
+        if self.config.privacy.mechanism != "client":
+            return None
+        return ClientPrivacy(self.config, self.run.id, self.store, self.book.manifest)
 
     def _call_roll(self) -> tuple[Roster, list[UpdateRecord]]:
         self.observe(PhaseStarted(0, "clients", self._wanted_clients()))
@@ -163,9 +170,8 @@ class Coordinator:
 
     def _round(self, number: int, before: Arrays, step: Step) -> Step:
         """Carry out one round on the state of ``step``, which the last round made of ``before``."""
-        rounds = self.config.rounds
         timer = PhaseTimer()
-        cohort = select_cohort(self._able(number), rounds.cohort, seed=self.config.seed, round_number=number)
+        cohort = self._cohort(number)
         with timer.phase("training"):
             aggregator, updates, deliveries = self._train(number, before, step, cohort)
         if not self._enough(updates, len(cohort)):
@@ -174,7 +180,8 @@ class Coordinator:
             self._refuse(number, updates, len(cohort))
         with timer.phase("aggregation"):
             seed = self.book.codec_seed(number + 1)
-            new = self.book.downlink().apply(step.state, aggregator.result(), step.residual, seed)
+            mean, spent = self._result(number, aggregator, updates)
+            new = self.book.downlink().apply(step.state, mean, step.residual, seed)
         evaluations = self._evaluations(number, new.state, timer)
         record = timer.record(
             number,
@@ -182,10 +189,25 @@ class Coordinator:
             updates=updates,
             evaluations=evaluations,
             residual_digest="" if new.residual is None else state_digest(new.residual),
+            privacy=spent,
         )
         self._commit(record, new.state, new.residual, deliveries)
         self.participation.note(number, updates)
         return new
+
+    def _cohort(self, number: int) -> list[str]:
+        able = self._able(number)
+        if self.privacy is not None:
+            return self.privacy.draw(able)
+        return select_cohort(able, self.config.rounds.cohort, seed=self.config.seed, round_number=number)
+
+    def _result(
+        self, number: int, aggregator: RoundAggregator, updates: list[UpdateRecord]
+    ) -> tuple[Arrays, dict[str, float]]:
+        """Return the round's mean, and what releasing it costs where the server adds noise."""
+        if self.privacy is None:
+            return aggregator.result(), {}
+        return self.privacy.release(number, aggregator, updates)
 
     def _able(self, number: int) -> list[str]:
         """Return the clients that have privacy budget left."""
@@ -201,6 +223,8 @@ class Coordinator:
         return able
 
     def _enough(self, updates: list[UpdateRecord], asked: int) -> bool:
+        if not asked:  # a secret draw may choose nobody; what is released is then noise
+            return True
         accepted = sum(record.status == "accepted" for record in updates)
         return accepted >= replies_needed(asked, self.config.rounds.min_replies)
 
@@ -217,11 +241,12 @@ class Coordinator:
         self, number: int, before: Arrays, step: Step, cohort: list[str]
     ) -> tuple[RoundAggregator, list[UpdateRecord], list[Delivery]]:
         self.observe(PhaseStarted(number, "training", len(cohort)))
-        instruction = self.book.train(number, step.state)
+        bound, limit = (self.privacy.max_norm, self.privacy.limit) if self.privacy else (0.0, 0.0)
+        instruction = self.book.train(number, step.state, bound)
         delta = self.book.as_delta(instruction, before, step.shards) if step.shards else None
         acknowledged = self.participation.acknowledgements()
         broadcast = Broadcast(instruction, self.model.setup, delta, acknowledged)
-        aggregator = self.book.aggregator(number, step.state, cohort)
+        aggregator = self.book.aggregator(number, step.state, cohort, limit)
         updates, deliveries = [], []
         for answer in self._exchange(broadcast, cohort, number, MessageType.TRAIN):
             record = settle_update(answer, aggregator, self.book.max_reply_bytes, self.config.privacy)

@@ -45,9 +45,10 @@ class InstructionBook:
         )
         return instruction, setup
 
-    def train(self, number: int, state: Arrays) -> Instruction:
-        """Ask for a round of local training on ``state``."""
-        return self._with_state(InstructionKind.TRAIN, number, state)
+    def train(self, number: int, state: Arrays, max_norm: float = 0.0) -> Instruction:
+        """Ask for a round of local training on ``state``, with updates clipped to ``max_norm`` (0: not)."""
+        instruction = self._with_state(InstructionKind.TRAIN, number, state)
+        return replace(instruction, max_update_norm=max_norm)
 
     def sketch(self) -> Instruction:
         """Ask for a noised sketch of a client's gradients; ``manifest`` is then the sketch's."""
@@ -84,8 +85,13 @@ class InstructionBook:
         """Ask for an evaluation of ``state`` on the client's held-out data."""
         return self._with_state(InstructionKind.EVALUATE, number, state)
 
-    def aggregator(self, number: int, state: Arrays, cohort: list[str]) -> RoundAggregator:
-        """Return the round's aggregator, which accepts updates of this cohort to this state only."""
+    def aggregator(
+        self, number: int, state: Arrays, cohort: list[str], max_norm: float = 0.0
+    ) -> RoundAggregator:
+        """Return the round's aggregator, which accepts updates of this cohort to this state only.
+
+        An update's norm may be ``max_norm`` (0: ``rounds.max_update_norm``).
+        """
         rounds = self.config.rounds
         return RoundAggregator(
             self.manifest,
@@ -96,7 +102,7 @@ class InstructionBook:
             accepted=(self._codec.spec,),
             seed=self.codec_seed(number),
             max_weight=rounds.max_weight,
-            max_norm=rounds.max_update_norm,
+            max_norm=max_norm or rounds.max_update_norm,
         )
 
     @property

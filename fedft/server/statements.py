@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedft.client.clipped import UNCLIPPED
 from fedft.config.schema import PrivacySection
 from fedft.errors import FedftError
 from fedft.store.records import PRIVACY
@@ -20,6 +21,9 @@ def stated_privacy(update: Update, privacy: PrivacySection) -> dict[str, float]:
     statement = update.privacy
     if privacy.mechanism == "none":
         return {}
+    if privacy.mechanism == "client":
+        _require_bit(update, privacy)
+        return {}
     if statement is None:
         raise _refused("states nothing about its privacy, and the run is private")
     kind = (statement.mechanism, statement.unit)
@@ -30,6 +34,15 @@ def stated_privacy(update: Update, privacy: PrivacySection) -> dict[str, float]:
         if stated != asked:
             raise _refused(f"states {name} {stated:g}, the run asks for {asked:g}")
     return {f"{PRIVACY}{name}": float(getattr(statement, name)) for name in _FIELDS}
+
+
+def _require_bit(update: Update, privacy: PrivacySection) -> None:
+    if privacy.clip_quantile and update.metrics.get(UNCLIPPED) not in (0.0, 1.0):
+        raise FedftError(
+            "FEDFT-5017",
+            "the update does not say whether it was clipped",
+            hint=f'its site must let the metric "{UNCLIPPED}" out',
+        )
 
 
 def _refused(what: str) -> FedftError:

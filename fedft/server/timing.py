@@ -33,9 +33,17 @@ class PhaseTimer:
         updates: Sequence[UpdateRecord],
         evaluations: Sequence[EvaluationRecord],
         residual_digest: str = "",
+        privacy: dict[str, float] | None = None,
     ) -> RoundRecord:
         """Return the round's record with the times so far."""
         seconds = time.monotonic() - self._start
         return RoundRecord(
-            number, digest, residual_digest, seconds, dict(self._phases), tuple(updates), tuple(evaluations)
+            number,
+            digest,
+            residual_digest,
+            seconds,
+            dict(self._phases),
+            tuple(updates),
+            tuple(evaluations),
+            privacy=privacy or {},
         )

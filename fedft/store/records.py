@@ -83,7 +83,8 @@ class Delivery:
 class RoundRecord:
     """A committed round; round 0 is the state before training.
 
-    ``residual_digest`` names what the broadcast's codec left out, empty without a codec.
+    ``residual_digest`` names what the broadcast's codec left out, empty without a codec. ``privacy`` says
+    what the server's own noise costs (client-level privacy), empty without it.
     """
 
     round: int
@@ -94,3 +95,4 @@ class RoundRecord:
     updates: tuple[UpdateRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
     committed_at: str = ""
+    privacy: dict[str, float] = field(default_factory=dict)

@@ -334,6 +334,7 @@ def _round_values(record: RoundRecord) -> dict[str, Any]:
         "residual_digest": record.residual_digest,
         "seconds": record.seconds,
         "phases": record.phases,
+        "privacy": record.privacy,
         "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 
@@ -35,6 +35,7 @@ rounds = Table(
     Column("residual_digest", String, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("phases", JSON, nullable=False),
+    Column("privacy", JSON, nullable=False),
     Column("committed_at", String, nullable=False),
 )
 

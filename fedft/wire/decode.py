@@ -61,6 +61,8 @@ def decode_instruction(payload: bytes) -> Instruction:
     _expect(len(message.accepted_codecs) <= MAX_CODECS, "accepted_codecs", len(message.accepted_codecs))
     deadline = message.deadline_seconds
     _expect(math.isfinite(deadline) and deadline > 0, "deadline_seconds", deadline)
+    max_norm = message.max_update_norm
+    _expect(math.isfinite(max_norm) and max_norm >= 0, "max_update_norm", max_norm)
     setup = message.setup
     return Instruction(
         round=_round(message),
@@ -77,6 +79,7 @@ def decode_instruction(payload: bytes) -> Instruction:
             Acknowledgement(ack.round, ack.update_seq, ack.accepted) for ack in message.acknowledgements
         ),
         required_features=tuple(message.required_features),
+        max_update_norm=max_norm,
     )
 
 

@@ -47,6 +47,7 @@ def encode_instruction(instruction: Instruction) -> bytes:
             for ack in instruction.acknowledgements
         ],
         required_features=instruction.required_features,
+        max_update_norm=instruction.max_update_norm,
     )
     if instruction.setup is not None:
         message.setup.config_json = instruction.setup.config_json

@@ -146,7 +146,8 @@ class Instruction:
 
     ``global_state`` is the whole state, or, when ``delta_base_digest`` is set, the difference to the state
     with that digest; ``model.global_state_digest`` names the result in both cases. ``accepted_codecs``
-    begins with the preferred one.
+    begins with the preferred one. ``max_update_norm`` is the L2 norm that the client must clip its update to,
+    0 for none.
     """
 
     round: RoundRef
@@ -161,3 +162,4 @@ class Instruction:
     deadline_seconds: float = 600.0
     acknowledgements: tuple[Acknowledgement, ...] = ()
     required_features: tuple[str, ...] = ()
+    max_update_norm: float = 0.0

@@ -14,7 +14,7 @@ from fedft.client.plan_run import plan_run
 from fedft.client.site import load_site
 from fedft.errors import FedftError
 from fedft.privacy.audit import AuditReport, Finding
-from fedft.privacy.configured import private_rounds
+from fedft.privacy.configured import client_event, private_rounds
 from fedft.privacy.events import Budget, Event
 from fedft.privacy.ledger import Ledger
 from fedft.privacy.planning import calibrate
@@ -105,6 +105,17 @@ def test_the_plan_of_a_run_with_sketches_leaves_room_for_them(tmp_path: Path) ->
     (row,) = plan_run(config, epsilons=[5.0], batches=[4], parameters=9).rows
 
     assert row.noise_multiplier == private_rounds(config, 30).noise_multiplier
+
+
+def test_the_plan_of_client_level_privacy_is_by_cohort(tmp_path: Path) -> None:
+    overrides = {"privacy.mechanism": "client", "rounds.weighting": "uniform", "privacy.epsilon": 5.0}
+    config = tiny_config(tmp_path, **overrides, **{"privacy.delta": 1e-3, "privacy.client_rate": 0.5})
+    found = plan_run(config, epsilons=[5.0], parameters=9, examples=10)
+
+    assert [row.expected_batch for row in found.rows] == [2, 5, 10]
+    event = client_event(config)
+    assert {row.steps for row in found.rows} == {config.rounds.total}
+    assert found.rows[1].noise_multiplier == pytest.approx(event.noise_multiplier, rel=1e-9)
 
 
 def test_a_plan_for_people(tmp_path: Path) -> None:

@@ -351,9 +351,12 @@ def test_the_codec_that_counts_is_the_one_that_is_asked_for(hub: Hub, tmp_path: 
     assert hub.ask(replace(hub.train(), accepted_codecs=dense), place).code == "FEDFT-8308"
 
 
-def test_data_that_may_only_be_used_privately(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mechanism", ["none", "client"])
+def test_data_that_may_only_be_used_privately(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mechanism: str
+) -> None:
     monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
-    hub = Hub(tmp_path, **{"privacy.mechanism": "none"})
+    hub = Hub(tmp_path, **{"privacy.mechanism": mechanism})
 
     assert hub.ask(hub.hello(), site(tmp_path / "site")).code == "FEDFT-8302"
 

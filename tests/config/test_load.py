@@ -14,6 +14,7 @@ from fedft.config.load import check, from_json, parse_value, to_json
 from fedft.errors import FedftError
 
 PRIVATE = {"mechanism": "example"}
+CLIENT = {"mechanism": "client"}
 UNIFORM = {"weighting": "uniform"}
 
 
@@ -103,6 +104,17 @@ def test_a_contradiction_with_a_value_that_is_itself_wrong_is_not_reported() -> 
         ({"privacy": PRIVATE, "rounds": UNIFORM, "task": {"too_long": "error"}}, "task.too_long"),
         ({"privacy": PRIVATE, "rounds": UNIFORM, "data": {"train": "x", "public": "x"}}, "data.public"),
         ({"privacy": PRIVATE | {"max_batch": 64}, "rounds": UNIFORM}, "privacy.max_batch"),
+        ({"privacy": CLIENT}, "rounds.weighting"),
+        ({"privacy": CLIENT, "rounds": UNIFORM | {"cohort": 2}}, "rounds.cohort"),
+        ({"privacy": CLIENT, "rounds": UNIFORM, "evaluation": {"federated": True}}, "evaluation.federated"),
+        ({"privacy": CLIENT, "rounds": UNIFORM, "data": {"train": "x", "public": "x"}}, "data.public"),
+        (
+            {
+                "privacy": CLIENT | {"clip_quantile": 0.5, "count_noise": 1.0, "noise_multiplier": 2.0},
+                "rounds": UNIFORM,
+            },
+            "privacy.count_noise",
+        ),
         (
             {"privacy": PRIVATE | {"sampling": "truncated-poisson", "max_batch": 31}, "rounds": UNIFORM},
             "privacy.max_batch",

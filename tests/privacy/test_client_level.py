@@ -9,6 +9,7 @@ from fedft.errors import FedftError
 from fedft.privacy.accounting import pld_epsilon
 from fedft.privacy.client_level import AdaptiveClip, ClientLevelMechanism, clip_delta
 from fedft.privacy.events import Event
+from fedft.privacy.mechanism import GaussianMechanism, Mechanism
 from fedft.privacy.noise import NoiseSource
 from tests.privacy.sources import NoNoise
 
@@ -27,7 +28,7 @@ def test_clients_weigh_the_same_and_the_denominator_is_fixed() -> None:
     mechanism = _mechanism(noise=NoNoise())
     deltas = [_delta(0.5, 1), _delta(0.9, 2), _delta(0.1, 3)]
     for delta in deltas:
-        mechanism.add(delta, unclipped=True)
+        mechanism.add(delta[None])
 
     torch.testing.assert_close(mechanism.release(), sum(deltas) / 10, rtol=1e-5, atol=1e-6)
     assert (mechanism.release() == 0).all()
@@ -35,18 +36,29 @@ def test_clients_weigh_the_same_and_the_denominator_is_fixed() -> None:
 
 def test_a_sum_kept_elsewhere_gives_the_same() -> None:
     one, other = _mechanism(noise=NoNoise()), _mechanism(noise=NoNoise())
-    total = torch.zeros(6, dtype=torch.float64)
-    for seed in range(4):
-        one.add(_delta(0.9, seed), unclipped=True)
-        total += other.admit(_delta(0.9, seed), unclipped=True).double()
+    rows = torch.stack([_delta(0.9, seed) for seed in range(4)])
+    one.add(rows)
 
-    assert torch.equal(one.release(), other.release(total))
+    assert torch.equal(one.release(), other.release(rows.double().sum(0)))
+
+
+def test_it_is_a_mechanism_like_that_of_a_client() -> None:
+    rows = torch.stack([_delta(0.9, seed) for seed in range(4)])
+    settings = {"max_norm": 1.0, "noise_multiplier": 2.0, "noise": NoNoise()}
+    mechanisms: list[Mechanism] = [
+        ClientLevelMechanism(6, cohort=10.0, **settings),
+        GaussianMechanism(6, denominator=10.0, **settings),
+    ]
+    for mechanism in mechanisms:
+        mechanism.add(rows.clone())
+
+    torch.testing.assert_close(mechanisms[0].release(), mechanisms[1].release(), rtol=1e-5, atol=1e-6)
 
 
 def test_noise_has_the_rounds_scale() -> None:
     mechanism = ClientLevelMechanism(100_000, max_norm=0.5, noise_multiplier=2.0, cohort=10.0)
 
-    assert stats.kstest((mechanism.release() / (2.0 * 0.5 / 10)).numpy(), "norm").pvalue > 1e-6
+    assert stats.kstest((mechanism.release() / (2.0 * mechanism.limit / 10)).numpy(), "norm").pvalue > 1e-6
 
 
 @pytest.mark.parametrize(("norm", "unclipped"), [(0.2, True), (1.7, False)])
@@ -55,33 +67,35 @@ def test_clients_clip_the_whole_update_and_say_so(norm: float, unclipped: bool) 
 
     assert bit is unclipped
     assert float(clipped.norm()) == pytest.approx(min(norm, 1.0), rel=2e-5)
-    _mechanism().add(clipped, bit)
+    _mechanism().add(clipped[None])
 
 
-def test_a_decoded_update_is_brought_within_the_bound() -> None:
-    admitted = _mechanism().admit(_delta(1.0009), unclipped=False)
+def test_noise_covers_what_a_code_may_add_to_the_bound() -> None:
+    mechanism = _mechanism()
 
-    assert admitted.norm() <= 1.0
+    mechanism.add(_delta(mechanism.limit * (1 - 1e-6))[None])
+
+    assert mechanism.limit == pytest.approx(1.001)
 
 
 def _refused(delta: Tensor) -> str:
     mechanism = _mechanism(noise=NoNoise())
     with pytest.raises(FedftError) as caught:
-        mechanism.add(delta, unclipped=True)
+        mechanism.add(delta)
     assert (mechanism.release() == 0).all()
     return caught.value.code
 
 
 def test_an_update_above_the_bound_is_refused() -> None:
-    assert _refused(_delta(1.01)) == "FEDFT-8503"
+    assert _refused(_delta(1.01)[None]) == "FEDFT-8503"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_an_update_that_is_not_finite_is_refused(bad: float) -> None:
-    assert _refused(torch.tensor([0.0, bad, 0.0, 0.0, 0.0, 0.0])) == "FEDFT-8502"
+    assert _refused(torch.tensor([[0.0, bad, 0.0, 0.0, 0.0, 0.0]])) == "FEDFT-8502"
 
 
-@pytest.mark.parametrize("shape", [(5,), (1, 6), (7,)])
+@pytest.mark.parametrize("shape", [(6,), (1, 5), (2, 7), (1, 1, 6)])
 def test_an_update_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     assert _refused(torch.zeros(shape)) == "FEDFT-8505"
 
@@ -110,7 +124,9 @@ def test_the_bound_converges_to_the_quantile_of_the_norms(start: float) -> None:
     )
     for _ in range(80):
         for client in range(50):
-            mechanism.add(*clip_delta(_delta(1.0 + client / 50, client), mechanism.max_norm))
+            clipped, unclipped = clip_delta(_delta(1.0 + client / 50, client), mechanism.max_norm)
+            mechanism.add(clipped[None])
+            mechanism.note(unclipped)
         mechanism.release()
 
     assert mechanism.max_norm == pytest.approx(1.5, abs=0.05)

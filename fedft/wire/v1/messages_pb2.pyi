@@ -206,7 +206,7 @@ class Acknowledgement(_message.Message):
     def __init__(self, round: _Optional[int] = ..., update_seq: _Optional[int] = ..., accepted: _Optional[bool] = ...) -> None: ...
 
 class Instruction(_message.Message):
-    __slots__ = ("round", "kind", "model", "setup_digest", "setup", "global_state", "delta_base_digest", "accepted_codecs", "codec_seed", "deadline_seconds", "acknowledgements", "required_features")
+    __slots__ = ("round", "kind", "model", "setup_digest", "setup", "global_state", "delta_base_digest", "accepted_codecs", "codec_seed", "deadline_seconds", "acknowledgements", "required_features", "max_update_norm")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +219,7 @@ class Instruction(_message.Message):
     DEADLINE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ACKNOWLEDGEMENTS_FIELD_NUMBER: _ClassVar[int]
     REQUIRED_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    MAX_UPDATE_NORM_FIELD_NUMBER: _ClassVar[int]
     round: RoundRef
     kind: InstructionKind
     model: ModelRef
@@ -231,4 +232,5 @@ class Instruction(_message.Message):
     deadline_seconds: float
     acknowledgements: _containers.RepeatedCompositeFieldContainer[Acknowledgement]
     required_features: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., kind: _Optional[_Union[InstructionKind, str]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., setup_digest: _Optional[bytes] = ..., setup: _Optional[_Union[Setup, _Mapping]] = ..., global_state: _Optional[_Iterable[_Union[_tensors_pb2.Shard, _Mapping]]] = ..., delta_base_digest: _Optional[bytes] = ..., accepted_codecs: _Optional[_Iterable[_Union[_tensors_pb2.CodecSpec, _Mapping]]] = ..., codec_seed: _Optional[bytes] = ..., deadline_seconds: _Optional[float] = ..., acknowledgements: _Optional[_Iterable[_Union[Acknowledgement, _Mapping]]] = ..., required_features: _Optional[_Iterable[str]] = ...) -> None: ...
+    max_update_norm: float
+    def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., kind: _Optional[_Union[InstructionKind, str]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., setup_digest: _Optional[bytes] = ..., setup: _Optional[_Union[Setup, _Mapping]] = ..., global_state: _Optional[_Iterable[_Union[_tensors_pb2.Shard, _Mapping]]] = ..., delta_base_digest: _Optional[bytes] = ..., accepted_codecs: _Optional[_Iterable[_Union[_tensors_pb2.CodecSpec, _Mapping]]] = ..., codec_seed: _Optional[bytes] = ..., deadline_seconds: _Optional[float] = ..., acknowledgements: _Optional[_Iterable[_Union[Acknowledgement, _Mapping]]] = ..., required_features: _Optional[_Iterable[str]] = ..., max_update_norm: _Optional[float] = ...) -> None: ...
