@@ -67,8 +67,11 @@ class ClientPrivacy:
         """The largest norm of a decoded update that counts."""
         return self._mechanism.limit
 
-    def draw(self, clients: Iterable[str]) -> list[str]:
-        """Draw the clients of a round, each by itself and in secret; there may be none."""
+    def draw(self, number: int, clients: Iterable[str]) -> list[str]:
+        """Draw the clients of a round, each by itself and in secret; there may be none.
+
+        A round that is repeated is drawn again: nothing was released of the first one.
+        """
         rate, secret = self._config.privacy.client_rate, random.SystemRandom()
         return sorted(client for client in clients if secret.random() < rate)
 

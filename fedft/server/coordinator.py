@@ -16,8 +16,7 @@ from fedft.codecs import Manifest, state_digest
 from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.errors import FedftError
-from fedft.server.client_privacy import ClientPrivacy
-from fedft.server.cohort import replies_needed, select_cohort
+from fedft.server.cohort import replies_needed
 from fedft.server.dispatch import Broadcast, delivery
 from fedft.server.downlink import Step
 from fedft.server.evaluation import EvaluationTally, evaluate_centrally
@@ -35,6 +34,7 @@ from fedft.server.exchange import Terms, exchange
 from fedft.server.instructions import InstructionBook
 from fedft.server.model import prepare_model
 from fedft.server.participation import Participation
+from fedft.server.release import release_of
 from fedft.server.roll_call import call_roll
 from fedft.server.roster import Roster
 from fedft.server.settle import settle_update
@@ -101,7 +101,7 @@ class Coordinator:
         self.observe(PhaseStarted(0, "model"))
         self.model = prepare_model(self.config, self.store, self.run.frame_digest, self._build_frames)
         self.book = self._identify()
-        self.privacy = self._client_privacy()
+        self.release = release_of(self.config, self.run.id, self.store, self.book.manifest)
         self.roster, roll = self._call_roll()
         if last is None:
             step = Step(self.model.initial_state)
@@ -132,11 +132,6 @@ class Coordinator:
             manifest_digest=manifest.digest(),
         )
         return book
-
-    def _client_privacy(self) -> ClientPrivacy | None:
-        if self.config.privacy.mechanism != "client":
-            return None
-        return ClientPrivacy(self.config, self.run.id, self.store, self.book.manifest)
 
     def _call_roll(self) -> tuple[Roster, list[UpdateRecord]]:
         self.observe(PhaseStarted(0, "clients", self._wanted_clients()))
@@ -171,7 +166,7 @@ class Coordinator:
     def _round(self, number: int, before: Arrays, step: Step) -> Step:
         """Carry out one round on the state of ``step``, which the last round made of ``before``."""
         timer = PhaseTimer()
-        cohort = self._cohort(number)
+        cohort = self.release.draw(number, self._able(number))
         with timer.phase("training"):
             aggregator, updates, deliveries = self._train(number, before, step, cohort)
         if not self._enough(updates, len(cohort)):
@@ -180,7 +175,7 @@ class Coordinator:
             self._refuse(number, updates, len(cohort))
         with timer.phase("aggregation"):
             seed = self.book.codec_seed(number + 1)
-            mean, spent = self._result(number, aggregator, updates)
+            mean, spent = self.release.release(number, aggregator, updates)
             new = self.book.downlink().apply(step.state, mean, step.residual, seed)
         evaluations = self._evaluations(number, new.state, timer)
         record = timer.record(
@@ -194,20 +189,6 @@ class Coordinator:
         self._commit(record, new.state, new.residual, deliveries)
         self.participation.note(number, updates)
         return new
-
-    def _cohort(self, number: int) -> list[str]:
-        able = self._able(number)
-        if self.privacy is not None:
-            return self.privacy.draw(able)
-        return select_cohort(able, self.config.rounds.cohort, seed=self.config.seed, round_number=number)
-
-    def _result(
-        self, number: int, aggregator: RoundAggregator, updates: list[UpdateRecord]
-    ) -> tuple[Arrays, dict[str, float]]:
-        """Return the round's mean, and what releasing it costs where the server adds noise."""
-        if self.privacy is None:
-            return aggregator.result(), {}
-        return self.privacy.release(number, aggregator, updates)
 
     def _able(self, number: int) -> list[str]:
         """Return the clients that have privacy budget left."""
@@ -241,12 +222,11 @@ class Coordinator:
         self, number: int, before: Arrays, step: Step, cohort: list[str]
     ) -> tuple[RoundAggregator, list[UpdateRecord], list[Delivery]]:
         self.observe(PhaseStarted(number, "training", len(cohort)))
-        bound, limit = (self.privacy.max_norm, self.privacy.limit) if self.privacy else (0.0, 0.0)
-        instruction = self.book.train(number, step.state, bound)
+        instruction = self.book.train(number, step.state, self.release.max_norm)
         delta = self.book.as_delta(instruction, before, step.shards) if step.shards else None
         acknowledged = self.participation.acknowledgements()
         broadcast = Broadcast(instruction, self.model.setup, delta, acknowledged)
-        aggregator = self.book.aggregator(number, step.state, cohort, limit)
+        aggregator = self.book.aggregator(number, step.state, cohort, self.release.limit)
         updates, deliveries = [], []
         for answer in self._exchange(broadcast, cohort, number, MessageType.TRAIN):
             record = settle_update(answer, aggregator, self.book.max_reply_bytes, self.config.privacy)

@@ -45,6 +45,7 @@ HETEROGENEOUS = [
     [Event(0.7, 0.05, 200), Event(1.0, 1.0, 1)],
     [Event(3.0, 0.1, 50, max_batch=20, examples=100), Event(2.5, 0.01, 200)],
     [Event(6.0, 1.0, 8, max_batch=50, examples=100)],
+    [Event(0.65, 0.03, 300), Event(0.8, 0.07, 100)],
 ]
 
 
