@@ -140,6 +140,23 @@ def test_a_delta_that_means_nothing_is_an_error(tmp_path: Path) -> None:
 # -- ledger ----------------------------------------------------------------------------------------------
 
 
+def test_a_site_that_names_no_ledger_has_none(tmp_path: Path, site: Path) -> None:
+    site.write_text(SITE.replace('ledger = "ledger.sqlite"\n', ""))
+    for action in ("init", "show", "verify"):
+        result = run("privacy", "ledger", action, "-c", str(site))
+        assert result.exit_code == 1
+        assert "FEDFT-8201" in result.stderr
+
+
+def test_a_site_with_a_part_of_a_runs_records_must_name_the_run(tmp_path: Path, site: Path) -> None:
+    site.write_text(SITE.replace('train = "own.jsonl"', "partition = 1\npartitions = 3"))
+    result = run("privacy", "ledger", "init", "-c", str(site))
+
+    assert result.exit_code == 1
+    assert "FEDFT-7050" in result.stderr
+    assert not (tmp_path / "ledger.sqlite").exists()
+
+
 def test_a_ledger_from_its_making_to_its_export(tmp_path: Path, site: Path) -> None:
     made = ledger("init", site=site)
     assert (made["dataset"], made["records"]) == ("notes", 60)
