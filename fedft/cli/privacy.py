@@ -92,10 +92,12 @@ def plan(
 
 
 def _plan_table(config: RunConfig, rows: list[PlanRow]) -> Any:
+    from fedft.privacy.configured import expected_clients
+
     table = new_table("batch", "epsilon", "sampling rate", "steps", "noise multiplier", "noise to clip")
-    privacy, batch = config.privacy, config.training.batch_size
-    if privacy.mechanism == "client":
-        batch = round(config.data.partition.clients * privacy.client_rate)
+    batch = config.training.batch_size
+    if config.privacy.mechanism == "client":
+        batch = round(expected_clients(config))
     for row in rows:
         noise = "none is enough" if row.noise_multiplier is None else f"{row.noise_multiplier:.4f}"
         ratio = "–" if row.noise_to_clip is None else f"{row.noise_to_clip:.3g}"

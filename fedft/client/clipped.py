@@ -9,10 +9,8 @@ from fedft.config import RunConfig
 from fedft.errors import FedftError
 from fedft.privacy.client_level import clip_delta
 from fedft.store.files import Arrays
+from fedft.store.records import UNCLIPPED
 from fedft.wire import Instruction
-
-UNCLIPPED = "unclipped"
-"""Name of the metric that says 1 if the update was within the round's bound, 0 if it was clipped."""
 
 
 def clip_update(

@@ -10,7 +10,7 @@ from fedft.client.site import load_site
 from fedft.client.site_ledger import open_ledger, site_records
 from fedft.config import RunConfig
 from fedft.privacy.accounting import COARSE, pld_epsilon
-from fedft.privacy.configured import planned_event, private_sketch_of
+from fedft.privacy.configured import accounted_rounds, planned_event, private_sketch_of
 from fedft.privacy.events import Event
 from fedft.privacy.planning import PlanRow, plan
 from fedft.training.client_records import ClientRecords
@@ -58,8 +58,9 @@ def plan_run(
         FedftError: what reading data and model raises, FEDFT-8001 (δ), FEDFT-8101 (batch).
 
     """
+    targets = sorted({*(epsilons or (*_TARGETS, config.privacy.epsilon))})
     if config.privacy.mechanism == "client":
-        return _plan_clients(config, epsilons, batches, examples, parameters)
+        return _plan_clients(config, targets, batches, examples, parameters)
     found, spent = _data(config, site)
     examples = examples or found
     parameters = parameters or _count_parameters(config)
@@ -68,7 +69,7 @@ def plan_run(
     delta = config.privacy.delta
     rows = [
         row
-        for target in sorted({*(epsilons or (*_TARGETS, config.privacy.epsilon))})
+        for target in targets
         for row in plan(
             epsilons=[target],
             delta=delta,
@@ -86,7 +87,7 @@ def plan_run(
 
 def _plan_clients(
     config: RunConfig,
-    epsilons: Sequence[float] | None,
+    targets: Sequence[float],
     cohorts: Sequence[int] | None,
     clients: int,
     parameters: int,
@@ -97,11 +98,11 @@ def _plan_clients(
     parameters = parameters or _count_parameters(config)
     expected = max(1, round(clients * privacy.client_rate))
     rows = plan(
-        epsilons=sorted({*(epsilons or (*_TARGETS, privacy.epsilon))}),
+        epsilons=targets,
         delta=privacy.delta,
         examples=clients,
         expected_batches=sorted(cohorts or {max(1, clients // 4), max(1, clients // 2), clients, expected}),
-        steps=config.rounds.total + privacy.spare_rounds,
+        steps=accounted_rounds(config),
         parameters=parameters,
     )
     return RunPlan(clients, parameters, privacy.delta, (), rows)

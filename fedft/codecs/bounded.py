@@ -21,9 +21,11 @@ def encode_bounded(
 
     """
     shards = codec.encode(tensors, manifest, context)
+    if not max_norm:
+        return shards
     for _ in range(_ATTEMPTS):
         norm = decode_update(shards, manifest, context).norm
-        if not max_norm or norm <= max_norm:
+        if norm <= max_norm:
             return shards
         # A hair less than the ratio, since the scales of a code are rounded.
         shrink = (1 - 2.0**-12) * max_norm / norm

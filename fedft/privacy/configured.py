@@ -56,7 +56,7 @@ def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
     privacy = config.privacy
     target = Budget(privacy.epsilon, privacy.delta)
     check_delta(target.delta, examples)
-    steps, rounds = local_steps(config.training, examples), _rounds(config)
+    steps, rounds = local_steps(config.training, examples), accounted_rounds(config)
     sampler = configured_sampler(config, examples)
     sketch = private_sketch_of(config, examples)
     before = () if sketch is None else (sketch.event(),)
@@ -99,11 +99,16 @@ def client_event(config: RunConfig) -> Event:
     target = Budget(privacy.epsilon, privacy.delta)
     check_delta(target.delta, config.data.partition.clients)
     event = Event(privacy.noise_multiplier or 1.0, privacy.client_rate)
-    run = _times(event, _rounds(config))
+    run = _times(event, accounted_rounds(config))
     if privacy.noise_multiplier:
         _require_within(target, (run,))
         return event
     return replace(event, noise_multiplier=_calibrated(target, run, ()))
+
+
+def expected_clients(config: RunConfig) -> float:
+    """Return how many clients a round has in the mean where each is drawn by itself."""
+    return config.data.partition.clients * config.privacy.client_rate
 
 
 def planned_event(config: RunConfig, examples: int, batch: int) -> Event:
@@ -111,7 +116,7 @@ def planned_event(config: RunConfig, examples: int, batch: int) -> Event:
     training = config.training.model_copy(update={"batch_size": batch})
     changed = config.model_copy(update={"training": training})
     steps = local_steps(training, examples)
-    return _times(configured_sampler(changed, examples).event(1.0, steps), _rounds(config))
+    return _times(configured_sampler(changed, examples).event(1.0, steps), accounted_rounds(config))
 
 
 def configured_sampler(config: RunConfig, examples: int) -> Sampler:
@@ -126,7 +131,8 @@ def configured_sampler(config: RunConfig, examples: int) -> Sampler:
             return ShuffledSampler(examples, batch)
 
 
-def _rounds(config: RunConfig) -> int:
+def accounted_rounds(config: RunConfig) -> int:
+    """Return how many rounds the noise of a run is calibrated for, spare ones included."""
     return config.rounds.total + config.privacy.spare_rounds
 
 

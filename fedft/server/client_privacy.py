@@ -9,16 +9,15 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from fedft.aggregation import RoundAggregator
-from fedft.client.clipped import UNCLIPPED
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
-from fedft.privacy.accounting import COARSE, pld_epsilon
 from fedft.privacy.client_level import AdaptiveClip, ClientLevelMechanism
-from fedft.privacy.configured import client_event
+from fedft.privacy.configured import client_event, expected_clients
 from fedft.privacy.events import Budget
-from fedft.privacy.ledger import Ledger, open_or_enrol
+from fedft.privacy.ledger import open_or_enrol
 from fedft.store import RoundRecord, RunStore, UpdateRecord
 from fedft.store.files import Arrays
+from fedft.store.records import UNCLIPPED
 
 _CLIENTS = "clients"
 
@@ -44,7 +43,7 @@ class ClientPrivacy:
 
     def __init__(self, config: RunConfig, run_id: str, store: RunStore, manifest: Manifest) -> None:
         privacy, event = config.privacy, client_event(config)
-        expected = config.data.partition.clients * privacy.client_rate
+        expected = expected_clients(config)
         rounds = store.rounds(run_id)
         self._config, self._run_id, self._manifest = config, run_id, manifest
         self._folder = store.folder / "privacy" / run_id
@@ -105,11 +104,11 @@ class ClientPrivacy:
         privacy = self._config.privacy
         fingerprint = hashlib.sha256(self._run_id.encode()).hexdigest()
         clients = self._config.data.partition.clients
-        ledger: Ledger = open_or_enrol(self._folder / "ledger.sqlite", _CLIENTS, fingerprint, clients)
+        ledger = open_or_enrol(self._folder / "ledger.sqlite", _CLIENTS, fingerprint, clients)
         budget = Budget(privacy.epsilon, privacy.delta)
         event = self._mechanism.event()
-        ledger.charge(_CLIENTS, fingerprint, event, budget, run=self._run_id, round_number=number)
-        return pld_epsilon(ledger.events(_CLIENTS), privacy.delta, interval=COARSE)
+        receipt = ledger.charge(_CLIENTS, fingerprint, event, budget, run=self._run_id, round_number=number)
+        return receipt.claim.epsilon
 
 
 def _bound_after(rounds: Sequence[RoundRecord]) -> float:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fedft.client.clipped import UNCLIPPED
 from fedft.config.schema import PrivacySection
 from fedft.errors import FedftError
-from fedft.store.records import PRIVACY
+from fedft.store.records import PRIVACY, UNCLIPPED
 from fedft.wire import PrivacyMechanism, PrivacyUnit, Update
 
 _FIELDS = ("epsilon", "delta", "noise_multiplier", "sample_rate", "steps")

@@ -16,6 +16,9 @@ BUDGET_SPENT = "FEDFT-8207"
 PRIVACY = "privacy."
 """Begins the names of the metrics of an update that hold what its client stated about its privacy."""
 
+UNCLIPPED = "unclipped"
+"""Name of the metric of an update that is 1 if it was within the round's bound, 0 if it was clipped to it."""
+
 
 @dataclass(frozen=True)
 class RunRecord:

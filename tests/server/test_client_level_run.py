@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from dp_accounting import pld
 
-from fedft.client.answer import process_worker
 from fedft.client.clipped import clip_update
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
@@ -35,13 +34,6 @@ PRIVATE = {
     "rounds.min_clients": 2,
 }
 CLIENTS = 3
-
-
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
-    process_worker.cache_clear()
 
 
 @pytest.fixture

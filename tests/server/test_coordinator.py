@@ -18,13 +18,6 @@ from fedft.wire import ModelRef, RoundRef, Update, decode_reply, encode_reply, o
 from tests.federation import run_inline, tiny_config
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
-    process_worker.cache_clear()
-
-
 def test_a_run_commits_every_round_and_ends_with_the_digest_of_its_last_state(tmp_path: Path) -> None:
     store, run = run_inline(tiny_config(tmp_path))
 

@@ -36,14 +36,6 @@ PRIVATE = {
 CLIENTS = ("client-000", "client-001", "client-002")
 
 
-@pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
-    process_worker.cache_clear()
-    return tmp_path / "state"
-
-
 def ledger(state: Path, run: RunRecord, client: str) -> Ledger:
     return Ledger(state / "ledgers" / run.id / client / "ledger.sqlite")
 

@@ -20,13 +20,6 @@ from tests.federation import run_inline, tiny_config
 NF4 = {"model.quant": "nf4"}
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
-    process_worker.cache_clear()
-
-
 def test_the_same_digest_every_time_and_another_one_than_unquantised(tmp_path: Path) -> None:
     _, first = run_inline(tiny_config(tmp_path, **NF4))
     process_worker.cache_clear()
