@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from fedft.adapters import AdaptedLinear, attach, build_frames, resolve_targets
-from fedft.privacy.dp_sgd import DpSgd
+from fedft.privacy.mechanisms.dp_sgd import DpSgd
 
 CLIP, SIGMA = 1.0, 1.0
 Step = Callable[[], None]

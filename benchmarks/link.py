@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def transfer(size: int, up: int) -> dict[str, float]:
-    from fedft.link.switchboard import Outgoing
     from tests.link.conftest import Server
+
+    from fedft.transport.broker import Outgoing
 
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         server = Server(Path(folder))
@@ -57,11 +58,12 @@ def _site(folder: str, port: int, digest: str, size: int, up: int, results) -> N
     import resource
     import threading
 
-    from fedft.client.site import load_site
-    from fedft.link.client import LinkClient
-    from fedft.link.keys import load_signing_key
-    from fedft.wire import seal
     from tests.link.test_transfer import _update
+
+    from fedft.client.site.config import load_site
+    from fedft.identity.keys import load_signing_key
+    from fedft.transport.client import LinkClient
+    from fedft.wire import seal
 
     site = load_site(Path(folder) / "site.toml")
     link = LinkClient(site.tls, f"localhost:{port}", threading.Event())

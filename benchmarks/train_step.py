@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fedft.adapters import attach, build_frames, resolve_targets
 from fedft.quant import describe, quantise_model
-from fedft.quant.memory import plan_memory
+from fedft.training.memory_plan import plan_memory
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 

@@ -28,6 +28,6 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def _answer(message: Message, context: Context) -> Message:
-    from fedft.client.answer import answer
+    from fedft.client.worker.answer import answer
 
     return answer(message, context)

@@ -9,6 +9,6 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run, or resume, one federated run."""
-    from fedft.server.flower import run_from_flower
+    from fedft.coordinator.flower_app import run_from_flower
 
     run_from_flower(grid, context.run_config)

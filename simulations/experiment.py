@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedft.config import RunConfig, load_config
-from fedft.server.simulate import simulate
+from fedft.simulation.simulate import simulate
 from fedft.store import RoundRecord, RunStore
 
 SST2 = Path(__file__).parents[1] / "examples" / "sst2-minilm.toml"

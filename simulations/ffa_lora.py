@@ -14,9 +14,9 @@ from torch.autograd.function import once_differentiable
 
 from fedft.adapters import resolve_targets
 from fedft.config import RunConfig
-from fedft.privacy.configured import private_rounds
-from fedft.training.private import made_up_samples, train_private
-from fedft.training.session import Session
+from fedft.training.model_runtime import ModelRuntime
+from fedft.training.private import synthetic_samples, train_private
+from fedft.training.private_schedule import private_rounds
 
 
 class FfaLinear(nn.Module):
@@ -55,25 +55,25 @@ class _Product(torch.autograd.Function):
 
 def train_ffa(config: RunConfig, rank: int) -> float:
     """Test accuracy after all rounds of private FFA-LoRA: the same steps, batches and noise rules."""
-    session = Session(config)
-    trained = _attach(session, rank)
+    runtime = ModelRuntime(config)
+    trained = _attach(runtime, rank)
     clients = range(config.data.partition.clients)
-    plans = [private_rounds(config, session.records.count(client)) for client in clients]
-    heads = [p for name, p in trained.items() if name in session.base.head]
-    matrices = [p for name, p in trained.items() if name not in session.base.head]
+    plans = [private_rounds(config, runtime.records.count(client)) for client in clients]
+    heads = [p for name, p in trained.items() if name in runtime.base.head]
+    matrices = [p for name, p in trained.items() if name not in runtime.base.head]
     for number in range(config.rounds.total):
         start = [p.detach().clone() for p in trained.values()]
         total = [torch.zeros_like(p) for p in start]
         for client in clients:
             _load(trained, start)
             train_private(
-                session.base.model,
-                session.task,
-                session.client_data(client).train,
+                runtime.base.model,
+                runtime.task,
+                runtime.client_data(client).train,
                 config.training,
                 plans[client],
                 max_grad_norm=config.privacy.max_grad_norm,
-                probe=made_up_samples(config, session.base.model, session.base.tokenizer),
+                probe=synthetic_samples(config, runtime.base.model, runtime.base.tokenizer),
                 adapters=matrices,
                 head=heads,
                 first_step=number * plans[client].steps,
@@ -81,16 +81,16 @@ def train_ffa(config: RunConfig, rank: int) -> float:
             )
             total = [t + p.detach() for t, p in zip(total, trained.values(), strict=True)]
         _load(trained, [t / len(clients) for t in total])
-    return session.evaluate(session.test[0]).values()["accuracy"]
+    return runtime.evaluate(runtime.test[0]).values()["accuracy"]
 
 
-def _attach(session: Session, rank: int) -> dict[str, nn.Parameter]:
-    model = session.base.model
+def _attach(runtime: ModelRuntime, rank: int) -> dict[str, nn.Parameter]:
+    model = runtime.base.model
     for index, name in enumerate(resolve_targets(model, "auto")):
         parent, _, child = name.rpartition(".")
-        layer = FfaLinear(model.get_submodule(name), rank, session.config.seed * 1000 + index)
+        layer = FfaLinear(model.get_submodule(name), rank, runtime.config.seed * 1000 + index)
         setattr(model.get_submodule(parent), child, layer)
-    for name in session.base.head:
+    for name in runtime.base.head:
         model.get_parameter(name).requires_grad_(True)
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 

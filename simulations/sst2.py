@@ -18,8 +18,8 @@ from functools import partial
 from experiment import Row, Rows, command_line, last_metrics, percent, sst2
 
 from fedft.config import RunConfig
-from fedft.server.compare import train_pooled
-from fedft.training.session import Session
+from fedft.simulation.baselines import train_pooled
+from fedft.training.model_runtime import ModelRuntime
 
 
 def main() -> None:
@@ -44,19 +44,19 @@ def federated(config: RunConfig) -> float:
 
 def central(config: RunConfig, *, join_batches: bool = False) -> float:
     """Test accuracy of the same adapter trained on the pooled data with the same number of steps."""
-    session = Session(config)
-    session.attach(session.build_frames())
-    train_pooled(session, join_batches=join_batches)
-    return session.evaluate(session.test[0]).values()["accuracy"]
+    runtime = ModelRuntime(config)
+    runtime.attach(runtime.build_frames())
+    train_pooled(runtime, join_batches=join_batches)
+    return runtime.evaluate(runtime.test[0]).values()["accuracy"]
 
 
 def head_alone(config: RunConfig) -> float:
     """Test accuracy of the frozen encoder with a trained head."""
-    session = Session(config)
-    session.attach(session.build_frames())
-    session.load(session.base_state())
-    train_pooled(session, head_only=True)
-    return session.evaluate(session.test[0]).values()["accuracy"]
+    runtime = ModelRuntime(config)
+    runtime.attach(runtime.build_frames())
+    runtime.load(runtime.base_state())
+    train_pooled(runtime, head_only=True)
+    return runtime.evaluate(runtime.test[0]).values()["accuracy"]
 
 
 Arm = tuple[Callable[[RunConfig], float], dict[str, object]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import fedft.link  # noqa: F401  - its settings must stand before any test uses gRPC
+import fedft.transport  # noqa: F401  - its settings must stand before any test uses gRPC
 
 
 @pytest.fixture(scope="session")

@@ -12,18 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedft.client.joining import join_site
-from fedft.client.site import load_site
-from fedft.client.site_ledger import init_ledger, open_ledger, site_fingerprint
-from fedft.client.status import Status, read_status
+from fedft.admin.registry import Registry
+from fedft.client.daemon.status import Status, read_status
+from fedft.client.site.config import load_site
+from fedft.client.site.join import join_site
+from fedft.client.site.ledger import init_ledger, open_ledger, site_fingerprint
 from fedft.config import RunConfig
 from fedft.config.load import to_json
-from fedft.link.admin import AdminClient
-from fedft.privacy.ledger import Ledger
-from fedft.server.authority import Authority
-from fedft.server.enrolling import enroll
-from fedft.server.registry import Registry
+from fedft.identity.authority import Authority
+from fedft.identity.enrolment import enroll
+from fedft.privacy.site.ledger import Ledger
 from fedft.server.settings import ServerLimits, ServerSettings, initialise
+from fedft.transport.admin_client import AdminClient
 from fedft.wire.v1 import admin_pb2 as pb
 
 FEDFT = str(Path(sys.executable).parent / "fedft")

@@ -13,9 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedft.config import RunConfig, load_config
 from fedft.config.load import to_json
-from fedft.link.inline import InlineGrid
-from fedft.server.coordinator import Coordinator
+from fedft.coordinator.coordinator import Coordinator
 from fedft.store import RunRecord, RunStore
+from fedft.transport.inline import InlineGrid
 
 _CHARACTERS = "0123456789+= "
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fedft.server.authority import Authority
+from fedft.identity.authority import Authority
 from tests.deployment import free_ports
 
 ROOT = Path(__file__).parents[1]

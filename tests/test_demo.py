@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fedft.server.compare import train_pooled
-from fedft.server.offline import open_round
+from fedft.simulation.baselines import train_pooled
+from fedft.simulation.checkpoints import open_round
 from fedft.store import RunStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.timeout(1500)]

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedft.aggregation.exact_sum import CAPACITY_BITS, ExactSum
-from fedft.codecs import Arrays, DecodedUpdate, Domain, Manifest
+from fedft.codecs import DecodedUpdate, Domain, Manifest
 from fedft.codecs.rotation import padded_size, unrotate
 from fedft.errors import FedftError
+from fedft.tensors import Arrays
 
 FRACTION_BITS = 48
 MAX_WEIGHT = 1 << 20

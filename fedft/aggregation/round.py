@@ -19,7 +19,7 @@ Weighting = Literal["examples", "uniform"]
 
 
 @dataclass(frozen=True)
-class Accepted:
+class UpdateAccepted:
     """The update is in the mean with this weight; ``norm`` is its L2 norm."""
 
     weight: int
@@ -27,7 +27,7 @@ class Accepted:
 
 
 @dataclass(frozen=True)
-class Refused:
+class UpdateRejected:
     """The update changed nothing."""
 
     code: str
@@ -88,7 +88,7 @@ class RoundAggregator:
         """Keys of the clients whose update is in the mean."""
         return frozenset(self._counted)
 
-    def offer(self, client_key: str, update: Update) -> Accepted | Refused:
+    def offer(self, client_key: str, update: Update) -> UpdateAccepted | UpdateRejected:
         """Count an update of an authenticated client, or refuse it without any effect but a count."""
         try:
             self._check_reference(client_key, update)
@@ -97,9 +97,9 @@ class RoundAggregator:
             self.accumulator.add_decoded(decoded, weight)
         except FedftError as error:
             self.refusals[error.code] += 1
-            return Refused(error.code, error.message)
+            return UpdateRejected(error.code, error.message)
         self._counted.add(client_key)
-        return Accepted(weight, decoded.norm)
+        return UpdateAccepted(weight, decoded.norm)
 
     def result(self) -> dict[str, NDArray[np.float32]]:
         """Give the weighted mean of the accepted updates; raises FEDFT-5014 when there is none."""

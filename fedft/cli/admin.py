@@ -13,7 +13,7 @@ from fedft.cli.arguments import Json, Overrides, examples
 from fedft.cli.output import cell, console, new_table, print_json
 
 if TYPE_CHECKING:
-    from fedft.link.admin import AdminClient
+    from fedft.transport.admin_client import AdminClient
 
 commands = typer.Typer(no_args_is_help=True, help="Operate a server: clients, runs, rounds, logs.")
 clients = typer.Typer(no_args_is_help=True, help="Enroll, revoke and look at sites and operators.")
@@ -48,7 +48,7 @@ def root(
 
 @contextmanager
 def _server() -> Iterator[AdminClient]:
-    from fedft.link.admin import AdminClient
+    from fedft.transport.admin_client import AdminClient
 
     client = AdminClient(_folder)
     try:
@@ -75,9 +75,9 @@ def join(
     json: Json = False,
 ) -> None:
     """Make a further operator's keys and a request that an operator enrolls with --role."""
-    from fedft.link.admin import write_admin_file
-    from fedft.link.enrolment import ServerBundle
-    from fedft.link.joining import make_identity
+    from fedft.identity.documents import ServerBundle
+    from fedft.identity.site_files import make_identity
+    from fedft.transport.admin_client import write_admin_file
 
     server = ServerBundle.from_json(bundle.read_text("utf-8"))
     place = folder or Path(name)
@@ -171,9 +171,9 @@ def budget(run: Run = "latest", json: Json = False) -> None:
     """
     from dataclasses import asdict
 
+    from fedft.admin.event_stream import round_from_dict
     from fedft.cli.summary import privacy_table
     from fedft.report.spending import spending
-    from fedft.server.feed import round_from_dict
 
     found = call("ShowRun", "RunRequest", run=run)
     rounds = [round_from_dict(record) for record in found["committed"]]
@@ -267,7 +267,7 @@ def revoke(
     reason: Annotated[str, typer.Option("--reason", help="For the audit log, and told to the site.")] = "",
     json: Json = False,
 ) -> None:
-    """Take a key back at once: its session ends and every later call is refused."""
+    """Take a key back at once: its connection ends and every later call is refused."""
     found = call("RevokeClient", "RevokeRequest", name=name, reason=reason)
     print_json(found) if json else console().print(cell(f"{name} is revoked"))
 
@@ -320,8 +320,8 @@ def show_run(run: Run = "latest", json: Json = False) -> None:
         print_json(found)
         return
     _print_facts({key: value for key, value in found.items() if not isinstance(value, list)})
+    from fedft.admin.event_stream import round_from_dict
     from fedft.cli.watch import describe_round
-    from fedft.server.feed import round_from_dict
 
     for record in map(round_from_dict, found["committed"]):
         console().print(cell(describe_round(record, found["total_rounds"], with_bytes=True)), soft_wrap=True)
@@ -334,9 +334,9 @@ def show_run(run: Run = "latest", json: Json = False) -> None:
 @runs.command(name="watch", epilog=examples("fedft admin runs watch latest"))
 def watch_run(run: Run = "latest", json: Json = False) -> None:
     """Watch a run live until it ends; exit 1 unless it is complete. Ctrl-C leaves it running."""
+    from fedft.admin.event_stream import event_from_dict, round_from_dict
     from fedft.cli.progress import choose_observer
-    from fedft.server.events import RoundCommitted, RunStarted
-    from fedft.server.feed import event_from_dict, round_from_dict
+    from fedft.coordinator.events import RoundCommitted, RunStarted
 
     with _server() as server:
         documents = server.watch(run)
@@ -397,8 +397,8 @@ def list_rounds(run: Run = "latest", json: Json = False) -> None:
     if json:
         print_json({"run": found["id"], "rounds": found["committed"]})
         return
+    from fedft.admin.event_stream import round_from_dict
     from fedft.cli.watch import describe_round
-    from fedft.server.feed import round_from_dict
 
     for record in map(round_from_dict, found["committed"]):
         console().print(cell(describe_round(record, found["total_rounds"], with_bytes=True)), soft_wrap=True)

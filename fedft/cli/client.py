@@ -62,7 +62,7 @@ def join(
     The private keys stay in the folder. The operator enrolls the request and
     sends back certificate.pem, which belongs beside the keys.
     """
-    from fedft.client.joining import join_site
+    from fedft.client.site.join import join_site
 
     place = folder or Path(name)
     budget = (epsilon, delta) if epsilon else None
@@ -84,7 +84,7 @@ def join(
 def run(config: Site = DEFAULT_SITE) -> None:
     """Run the daemon until stopped: one supervisor and one worker that keeps the model in memory."""
     from fedft.cli.server import log_to_stderr
-    from fedft.client.daemon import Daemon
+    from fedft.client.daemon.daemon import Daemon
 
     log_to_stderr()
     Daemon(config).run()
@@ -95,8 +95,8 @@ def status(config: Site = DEFAULT_SITE, json: Json = False) -> None:
     """Show what this site's daemon is doing; exit 1 when it is not running or not connected."""
     from dataclasses import asdict
 
-    from fedft.client.site import load_site
-    from fedft.client.status import read_status
+    from fedft.client.daemon.status import read_status
+    from fedft.client.site.config import load_site
 
     site = load_site(config)
     found, running = read_status(site.path(site.state))
@@ -116,7 +116,7 @@ def check(
     model: Annotated[bool, typer.Option(help="Load the base model too, if site.toml names one.")] = True,
 ) -> None:
     """Try every precondition of taking part; exit 1 when one fails."""
-    from fedft.client.checks import run_checks
+    from fedft.client.site.preflight import run_checks
 
     results = run_checks(config, model=model)
     good = all(result.good for result in results)

@@ -67,11 +67,11 @@ def init(
 def validate(source: Source, overrides: Overrides = None, json: Json = False) -> None:
     """Find every mistake of a configuration at once, before anything is loaded."""
     from fedft.config.load import check, parse_overrides, read_table
-    from fedft.config.mistakes import find_mistakes
+    from fedft.config.validation import validate
 
     table = read_table(source, parse_overrides(overrides or ()))
     if json:
-        config, mistakes = find_mistakes(table)
+        config, mistakes = validate(table)
         listed = [{"path": item.path, "message": item.message} for item in mistakes]
         print_json({"valid": config is not None, "mistakes": listed})
         raise typer.Exit(OK if config is not None else USAGE)

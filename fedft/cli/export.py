@@ -40,7 +40,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Evaluate a committed state again, on the run's test records or on others."""
-    from fedft.server.offline import evaluate_run
+    from fedft.simulation.checkpoints import evaluate_run
 
     kept, record, number = _open(store, run, round)
     found = evaluate_run(kept, record, number, data)
@@ -68,7 +68,7 @@ def merged(run: Run, out: Out, round: Round = None, store: Store = DEFAULT_STORE
 def _export(
     kind: Literal["peft", "merged"], run: str, out: Path, round: int | None, store: Path, json: bool
 ) -> None:
-    from fedft.server.offline import export_run
+    from fedft.simulation.checkpoints import export_run
 
     kept, record, number = _open(store, run, round)
     export_run(kept, record, out, kind, number)

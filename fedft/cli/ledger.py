@@ -13,8 +13,8 @@ from fedft.cli.output import cell, console, new_table, print_json
 from fedft.errors import FedftError
 
 if TYPE_CHECKING:
-    from fedft.client.site import SiteConfig
-    from fedft.privacy.ledger import Ledger
+    from fedft.client.site.config import SiteConfig
+    from fedft.privacy.site.ledger import Ledger
 
 commands = typer.Typer(no_args_is_help=True, help="Look at, verify and export a site's privacy ledger.")
 
@@ -39,7 +39,7 @@ def init(config: Site = DEFAULT_SITE, run: Run = "", overrides: Overrides = None
     Once for each data set. A second data set is enrolled in the ledger that is there;
     one that is enrolled already is left as it is.
     """
-    from fedft.client.site_ledger import init_ledger
+    from fedft.client.site.ledger import init_ledger
 
     site, dataset, fingerprint, records = _bound(config, run, overrides)
     path = init_ledger(site, fingerprint, records)
@@ -57,7 +57,7 @@ def rebind(
     config: Site = DEFAULT_SITE, run: Run = "", overrides: Overrides = None, json: Json = False
 ) -> None:
     """Bind the data set's name to the data as they are now; what was spent stays spent."""
-    from fedft.client.site_ledger import open_ledger
+    from fedft.client.site.ledger import open_ledger
 
     site, dataset, fingerprint, records = _bound(config, run, overrides)
     open_ledger(site).rebind(dataset, fingerprint, records)
@@ -80,7 +80,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show what was spent on each data set, in all and by run."""
-    from fedft.client.site_ledger import summary
+    from fedft.client.site.ledger import summary
 
     book, site = _ledger(config, file)
     found = summary(book, site, delta)
@@ -116,7 +116,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Recompute the whole chain; exit 1 when an entry was altered, cut or put in."""
-    from fedft.privacy.ledger import verify_export
+    from fedft.privacy.site.ledger import verify_export
 
     if export is not None:
         entries = verify_export(_read_export(export))
@@ -150,9 +150,9 @@ def export(
 
 
 def _ledger(config: Path, file: Path | None) -> tuple[Ledger, SiteConfig | None]:
-    from fedft.client.site import load_site
-    from fedft.client.site_ledger import open_ledger
-    from fedft.privacy.ledger import Ledger
+    from fedft.client.site.config import load_site
+    from fedft.client.site.ledger import open_ledger
+    from fedft.privacy.site.ledger import Ledger
 
     if file is not None:
         return Ledger(file), None
@@ -161,8 +161,8 @@ def _ledger(config: Path, file: Path | None) -> tuple[Ledger, SiteConfig | None]
 
 
 def _bound(config: Path, run: str, overrides: list[str] | None) -> tuple[SiteConfig, str, str, int]:
-    from fedft.client.site import load_site
-    from fedft.client.site_ledger import site_fingerprint
+    from fedft.client.site.config import load_site
+    from fedft.client.site.ledger import site_fingerprint
     from fedft.config import load_config, parse_overrides
 
     site = load_site(config)

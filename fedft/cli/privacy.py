@@ -13,7 +13,7 @@ from fedft.cli.output import FAILURE, cell, console, error_console, new_table, p
 
 if TYPE_CHECKING:
     from fedft.config import RunConfig
-    from fedft.privacy.planning import PlanRow
+    from fedft.privacy.accounting.planning import PlanRow
 
 commands = typer.Typer(no_args_is_help=True, help="Plan, audit and account for privacy.")
 
@@ -63,7 +63,7 @@ def plan(
     """
     from dataclasses import asdict
 
-    from fedft.client.plan_run import plan_run
+    from fedft.client.site.privacy_plan import plan_run
     from fedft.config import load_config, parse_overrides
 
     config = load_config(source, parse_overrides(overrides or ()))
@@ -92,7 +92,7 @@ def plan(
 
 
 def _plan_table(config: RunConfig, rows: list[PlanRow]) -> Any:
-    from fedft.privacy.configured import expected_clients
+    from fedft.training.private_schedule import expected_clients
 
     table = new_table("batch", "epsilon", "sampling rate", "steps", "noise multiplier", "noise to clip")
     batch = config.training.batch_size
@@ -147,4 +147,4 @@ def policy() -> None:
     """Print an example of a site policy, to be edited by the site."""
     from importlib import resources
 
-    print(resources.files("fedft.privacy").joinpath("example_policy.toml").read_text("utf-8"), end="")
+    print(resources.files("fedft.privacy.site").joinpath("example_policy.toml").read_text("utf-8"), end="")

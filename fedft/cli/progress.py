@@ -21,9 +21,9 @@ from rich.text import Text
 
 from fedft.cli.output import json_line
 from fedft.cli.watch import COMPARISON, Watch, describe_event, describe_groups, describe_others
+from fedft.coordinator.events import Event, RoundCommitted
 from fedft.report import facts
 from fedft.report.format import clean, duration, is_share, metric_name, metric_value, size
-from fedft.server.events import Event, RoundCommitted
 from fedft.store import RoundRecord
 
 _BAR, _LABEL = 32, 11

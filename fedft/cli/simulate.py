@@ -51,14 +51,14 @@ def demo(
     report is written.
     """
     from fedft.report.page import default_path, write_report
-    from fedft.server.simulate import simulate as run_simulation
+    from fedft.simulation.simulate import simulate as run_simulation
 
     config = _load("demo", None, store)
     kept = _open(Path(config.store.path))
     with _watched(kept, json=json) as observer:
         run = run_simulation(config, store=kept, observer=observer)
         if compare:
-            from fedft.server.compare import compare as run_comparison
+            from fedft.simulation.baselines import compare as run_comparison
 
             run_comparison(kept, run, observer)
     report = default_path(kept, run)
@@ -84,7 +84,7 @@ def simulate(
     Every round is committed as a whole: stopped by Ctrl-C or by a crash, a run
     goes on after its last committed round and ends with the same bits.
     """
-    from fedft.server.simulate import simulate as run_simulation
+    from fedft.simulation.simulate import simulate as run_simulation
 
     config, reference, earlier = None, "", list["RoundRecord"]()
     if resume is not None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from fedft.report import facts
-from fedft.report.format import clean, duration, metric_name, metric_value, size
-from fedft.server.events import (
+from fedft.coordinator.events import (
     ClientAnswered,
     Event,
     Notice,
@@ -16,6 +14,8 @@ from fedft.server.events import (
     RunFinished,
     RunStarted,
 )
+from fedft.report import facts
+from fedft.report.format import clean, duration, metric_name, metric_value, size
 from fedft.store import RoundRecord
 from fedft.store.records import PRIVACY
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedft.codecs.interface import Codec, CodecContext
-from fedft.codecs.manifest import Arrays, Manifest
+from fedft.codecs.manifest import Manifest
 from fedft.codecs.registry import codec_names, make_codec
 from fedft.codecs.spec import Shard
 from fedft.codecs.update import decode, decode_flat
+from fedft.tensors import Arrays
 
 _FLOAT32_BITS = 32
 

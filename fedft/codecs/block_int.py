@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from fedft.codecs.checks import expect_size, extent, finite_vector, read_scales
 from fedft.codecs.entropy import huffman, unhuffman
 from fedft.codecs.interface import CodecContext, Domain, Sink
-from fedft.codecs.manifest import Arrays, Manifest
+from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import BLOCK_INT, BlockIntParams, CodecSpec, Shard
 from fedft.errors import FedftError
+from fedft.tensors import Arrays
 
 _RAW, _HUFFMAN = 0, 1
 """First byte of a blob: how the rest is coded."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from fedft.codecs.interface import Codec, CodecContext
-from fedft.codecs.manifest import Arrays, Manifest
+from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import Shard
 from fedft.codecs.update import decode_update
 from fedft.errors import FedftError
+from fedft.tensors import Arrays
 
 _ATTEMPTS = 8
 

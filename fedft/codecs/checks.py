@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedft.codecs.interface import Floats
-from fedft.codecs.manifest import Arrays, Manifest
+from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import Shard
 from fedft.errors import FedftError
+from fedft.tensors import Arrays
 
 CHUNK = 1 << 15
 """Elements handled at a time, so that temporaries stay in the cache."""

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from fedft.codecs.checks import CHUNK, expect_size, extent, finite_peak, finite_vector, squared_norm
 from fedft.codecs.interface import CodecContext, Domain, Sink
-from fedft.codecs.manifest import Arrays, Manifest
+from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import DENSE, CodecSpec, DenseParams, DenseType, Shard
+from fedft.tensors import Arrays
 
 
 @dataclass(frozen=True)

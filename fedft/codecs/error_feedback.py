@@ -16,11 +16,12 @@ from safetensors.numpy import save
 from fedft.codecs.bounded import encode_bounded
 from fedft.codecs.checks import squared_norm
 from fedft.codecs.interface import Codec, CodecContext
-from fedft.codecs.manifest import Arrays, Manifest
+from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import Shard
 from fedft.codecs.update import decode_flat
 from fedft.errors import FedftError
 from fedft.files import write_atomically
+from fedft.tensors import Arrays
 
 _FORMAT = "fedft residual 1"
 

@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedft.codecs.manifest import Arrays, Manifest
+from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import CodecSpec, Shard
+from fedft.tensors import Arrays
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 

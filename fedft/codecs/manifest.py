@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedft.errors import FedftError
-
-Arrays = Mapping[str, NDArray[np.float32]]
+from fedft.tensors import Arrays
 
 
 @dataclass(frozen=True)

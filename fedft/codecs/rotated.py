@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from fedft.codecs.checks import expect_size, extent, finite_vector, read_scales
 from fedft.codecs.interface import CodecContext, Domain, Sink
-from fedft.codecs.manifest import Arrays, Manifest
+from fedft.codecs.manifest import Manifest
 from fedft.codecs.rotation import BLOCK, padded_size, rotate, unrotate
 from fedft.codecs.spec import ROTATED, CodecSpec, RotatedParams, Shard
 from fedft.errors import FedftError
+from fedft.tensors import Arrays
 
 LEVELS: dict[int, tuple[float, ...]] = {1: (1.0,), 2: (0.4527800, 1.5104176)}
 """Magnitudes of the codes: for two bits the Lloyd-Max levels of a standard normal (Max, 1960)."""

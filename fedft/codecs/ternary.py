@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from fedft.codecs.checks import extent, finite_vector, read_scales
 from fedft.codecs.entropy import ESCAPE, gap_bytes, huffman, positions_of, unhuffman
 from fedft.codecs.interface import CodecContext, Domain, Sink
-from fedft.codecs.manifest import Arrays, Manifest
+from fedft.codecs.manifest import Manifest
 from fedft.codecs.selection import largest
 from fedft.codecs.spec import TERNARY, CodecSpec, Shard, TernaryParams, TernaryRule
 from fedft.errors import FedftError
+from fedft.tensors import Arrays
 
 _HEADER = struct.Struct("<II")
 """Number of entries, number of gap bytes; then the DEFLATE stream, then packed signs to the end."""

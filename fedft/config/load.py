@@ -9,8 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fedft.config.mistakes import find_mistakes
 from fedft.config.schema import RunConfig
+from fedft.config.validation import validate
 from fedft.errors import FedftError
 
 _PATH_KEYS = (("model", "source"), ("data", "train"), ("data", "test"), ("data", "public"), ("store", "path"))
@@ -40,7 +40,7 @@ def read_table(source: str | Path, overrides: Mapping[str, Any] | None = None) -
 
 def check(table: Mapping[str, Any]) -> RunConfig:
     """Validate a nested table; FEDFT-1003 lists every mistake with its path, value and rule."""
-    config, mistakes = find_mistakes(table)
+    config, mistakes = validate(table)
     if config is None:
         head = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} in the configuration"
         raise FedftError("FEDFT-1003", "\n  ".join([f"{head}:", *map(str, mistakes)]))

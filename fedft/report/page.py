@@ -22,7 +22,7 @@ from fedft.report.spending import spending
 from fedft.store import RoundRecord, RunRecord, RunStore
 
 if TYPE_CHECKING:
-    from fedft.quant.memory import MemoryPlan
+    from fedft.training.memory_plan import MemoryPlan
 
 Row = dict[str, Any]
 

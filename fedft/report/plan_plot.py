@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from fedft.errors import FedftError
-from fedft.privacy.planning import PlanRow
+from fedft.privacy.accounting.planning import PlanRow
 from fedft.report import drawing
 
 _COLOURS = (drawing.BLUE, drawing.ORANGE, drawing.GREEN, drawing.RED, drawing.PURPLE, drawing.SKY)

@@ -9,21 +9,21 @@ import threading
 from pathlib import Path
 from typing import IO
 
+from fedft.admin.audit_log import AuditLog
+from fedft.admin.event_stream import EventStream
+from fedft.admin.registry import Registry
+from fedft.admin.service import AdminService
 from fedft.errors import FedftError
-from fedft.link import keys
-from fedft.link.inbox import Inbox
-from fedft.link.service import LinkService
-from fedft.link.switchboard import Switchboard
-from fedft.link.tls import start_server
-from fedft.server.admin_service import AdminService
-from fedft.server.audit import AuditLog
-from fedft.server.authority import Authority
-from fedft.server.feed import Feed
+from fedft.identity import keys
+from fedft.identity.authority import Authority
 from fedft.server.metrics import ServerMetrics, serve_metrics
-from fedft.server.registry import Registry
-from fedft.server.runner import Runner
+from fedft.server.scheduler import Scheduler
 from fedft.server.settings import ServerSettings, load_settings
 from fedft.store import RunStore
+from fedft.transport.broker import Broker
+from fedft.transport.service import LinkService
+from fedft.transport.tls import start_server
+from fedft.transport.upload_store import UploadStore
 from fedft.wire.v1.admin_pb2_grpc import add_AdminServicer_to_server
 from fedft.wire.v1.link_pb2_grpc import add_LinkServicer_to_server
 
@@ -50,9 +50,9 @@ class ServerDaemon:
             _log.info("issued a new server certificate")
         self._registry = Registry(settings.folder / "server.sqlite")
         store = RunStore(settings.store_folder)
-        board, feed = Switchboard(settings.limits.silence_seconds), Feed()
+        board, feed = Broker(settings.limits.silence_seconds), EventStream()
         metrics = ServerMetrics(lambda: len(board.nodes()))
-        self._runner = Runner(
+        self._runner = Scheduler(
             store,
             self._registry,
             board,
@@ -62,7 +62,7 @@ class ServerDaemon:
             retry_seconds=settings.limits.retry_seconds,
         )
         link = LinkService(
-            board, self._registry, Inbox(settings.folder / "inbox", settings.limits.max_upload_bytes)
+            board, self._registry, UploadStore(settings.folder / "inbox", settings.limits.max_upload_bytes)
         )
         audit = AuditLog(settings.folder / "audit.sqlite")
         admin = AdminService(settings, self._registry, authority, store, board, self._runner, feed, audit)

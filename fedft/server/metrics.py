@@ -10,8 +10,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from fedft.coordinator.events import ClientAnswered, Event, RoundCommitted, RunFinished, RunStarted
 from fedft.errors import FedftError
-from fedft.server.events import ClientAnswered, Event, RoundCommitted, RunFinished, RunStarted
 
 
 class ServerMetrics:

@@ -12,11 +12,11 @@ from pydantic import Field, ValidationError
 from fedft.config.schema import Section
 from fedft.errors import FedftError
 from fedft.files import write_atomically
-from fedft.link import keys
-from fedft.link.admin import write_admin_file
-from fedft.link.enrolment import ServerBundle
-from fedft.link.joining import CERTIFICATE, make_identity
-from fedft.link.tls import TlsFiles
+from fedft.identity import keys
+from fedft.identity.documents import ServerBundle
+from fedft.identity.site_files import CERTIFICATE, make_identity
+from fedft.transport.admin_client import write_admin_file
+from fedft.transport.tls import TlsFiles
 
 _FILE = "server.toml"
 
@@ -111,9 +111,9 @@ def initialise(settings: ServerSettings) -> Path:
         FedftError: FEDFT-6202 when the folder holds something already.
 
     """
-    from fedft.server.authority import Authority
-    from fedft.server.enrolling import enroll
-    from fedft.server.registry import Registry
+    from fedft.admin.registry import Registry
+    from fedft.identity.authority import Authority
+    from fedft.identity.enrolment import enroll
 
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()):

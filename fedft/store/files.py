@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from fedft.errors import FedftError
 from fedft.files import write_atomically
-
-Arrays = dict[str, npt.NDArray[np.float32]]
+from fedft.tensors import Arrays
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -18,7 +18,7 @@ from fedft.codecs import state_digest
 from fedft.errors import FedftError
 from fedft.store import schema
 from fedft.store.database import open_database
-from fedft.store.files import Arrays, read_arrays, write_arrays, write_file
+from fedft.store.files import read_arrays, write_arrays, write_file
 from fedft.store.records import (
     Delivery,
     EvaluationRecord,
@@ -27,6 +27,7 @@ from fedft.store.records import (
     RunStatus,
     UpdateRecord,
 )
+from fedft.tensors import Arrays
 
 
 class RunStore:

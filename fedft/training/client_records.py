@@ -9,7 +9,7 @@ from fedft.config import RunConfig
 from fedft.data.partition import partition
 from fedft.data.readers import Split, load_records
 from fedft.data.records import Records
-from fedft.privacy.ledger import fingerprint
+from fedft.privacy.site.ledger import fingerprint
 from fedft.training.seeds import derive_seed
 
 

@@ -13,7 +13,7 @@ from fedft.config import RunConfig
 from fedft.errors import FedftError
 from fedft.models.quantised import class_and_changes
 from fedft.models.sources import resolve_source
-from fedft.quant.memory import MemoryPlan, plan_memory
+from fedft.training.memory_plan import MemoryPlan, plan_memory
 
 
 def plan_run(config: RunConfig, *, batch: int = 0, tokens: int = 0) -> MemoryPlan:

@@ -12,9 +12,9 @@ from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
 from fedft.data.samples import CausalSample, ClassSample
 from fedft.errors import FedftError
-from fedft.privacy.configured import PrivateRounds
-from fedft.privacy.dp_sgd import DpSgd
+from fedft.privacy.mechanisms.dp_sgd import DpSgd
 from fedft.training.loop import make_optimizer, set_rates
+from fedft.training.private_schedule import PrivateRounds
 from fedft.training.task import Task, batches_by_length, device_of, to_device
 
 _MADE_UP_LENGTHS = (7, 4, 5)
@@ -82,7 +82,7 @@ def train_private(
             private.step()
 
 
-def made_up_samples(config: RunConfig, model: nn.Module, tokenizer: Any) -> list[Any]:
+def synthetic_samples(config: RunConfig, model: nn.Module, tokenizer: Any) -> list[Any]:
     """Return a few samples of random tokens, of several lengths, for a task of this configuration."""
     return list(_causal(model) if config.task.kind == "causal-lm" else _classes(config, model, tokenizer))
 

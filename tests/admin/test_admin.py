@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from fedft.cli.main import app
 from fedft.config import RunConfig
 from fedft.errors import FedftError
-from fedft.link.admin import AdminClient, write_admin_file
-from fedft.link.joining import make_identity
+from fedft.identity.site_files import make_identity
 from fedft.server.settings import initialise, load_settings
+from fedft.transport.admin_client import AdminClient, write_admin_file
 from fedft.wire.v1 import admin_pb2 as pb
 from tests.deployment import FEDFT, Deployment, Process, wait_until
 

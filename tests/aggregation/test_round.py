@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fedft.aggregation import Accepted, Refused
+from fedft.aggregation import UpdateAccepted, UpdateRejected
 from fedft.codecs import CodecContext, CodecSpec, Manifest, make_codec
 from fedft.codecs.spec import DenseParams
 from fedft.wire import RoundRef
@@ -77,16 +77,18 @@ def test_refused_with_a_code_counted_and_without_harm(case, make_aggregator, mak
     code, changes = REFUSALS[case]
     aggregator = make_aggregator()
     good = make_update(client_id="client-b")
-    assert aggregator.offer("client-b", good) == Accepted(10, pytest.approx(0.06, rel=0.5))
+    assert aggregator.offer("client-b", good) == UpdateAccepted(10, pytest.approx(0.06, rel=0.5))
     before = aggregator.accumulator.digest()
 
     verdict = aggregator.offer(CLIENT, make_update(**changes))
 
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, UpdateRejected)
     assert verdict.code == code
     assert aggregator.refusals == {code: 1}
     assert aggregator.accumulator.digest() == before
-    assert isinstance(aggregator.offer(CLIENT, make_update()), Accepted), "a refusal does not bar the client"
+    assert isinstance(aggregator.offer(CLIENT, make_update()), UpdateAccepted), (
+        "a refusal does not bar the client"
+    )
 
 
 def test_a_client_counts_once(make_aggregator, make_update):
@@ -113,7 +115,7 @@ def test_norm_limit(make_aggregator, make_update):
 def test_a_codec_that_the_round_does_not_accept(make_aggregator, make_update):
     aggregator = make_aggregator(accepted=[make_codec("bf16").spec])
     assert aggregator.offer(CLIENT, make_update()).code == "FEDFT-4017"
-    assert isinstance(aggregator.offer(CLIENT, make_update(codec="bf16")), Accepted)
+    assert isinstance(aggregator.offer(CLIENT, make_update(codec="bf16")), UpdateAccepted)
 
 
 def test_weighting_by_examples(make_aggregator, make_update):

@@ -6,7 +6,7 @@ import pytest
 
 from fedft.config import load_config
 from fedft.training.memory import plan_run
-from fedft.training.session import Session
+from fedft.training.model_runtime import ModelRuntime
 from tests.cli.run import fedft, output_json, words
 
 
@@ -27,17 +27,17 @@ def test_the_plan_of_the_demo() -> None:
 
 def test_weights_and_matrices_are_those_of_the_session() -> None:
     config = load_config("demo", {"model.quant": "nf4", "adapter.initialiser": "random"})
-    session = Session(config)
-    session.attach(session.build_frames())
+    runtime = ModelRuntime(config)
+    runtime.attach(runtime.build_frames())
 
     plan = plan_run(config)
 
-    matrices = sum(value.size for value in session.state().values())
+    matrices = sum(value.size for value in runtime.state().values())
     assert plan.trainable == 4 * 4 * matrices
-    body = sum(module.nf4.nbytes for module in session.base.model.modules() if hasattr(module, "nf4"))
-    rest = {p.data_ptr(): p.nbytes for p in session.base.model.parameters()}
-    rest |= {b.data_ptr(): b.nbytes for b in session.base.model.buffers()}
-    frames = sum(layer.A.nbytes + layer.B.nbytes for layer in session.adapters.layers.values())
+    body = sum(module.nf4.nbytes for module in runtime.base.model.modules() if hasattr(module, "nf4"))
+    rest = {p.data_ptr(): p.nbytes for p in runtime.base.model.parameters()}
+    rest |= {b.data_ptr(): b.nbytes for b in runtime.base.model.buffers()}
+    frames = sum(layer.A.nbytes + layer.B.nbytes for layer in runtime.adapters.layers.values())
     assert plan.frames == frames
     assert plan.weights == pytest.approx(body + sum(rest.values()) - frames - 4 * matrices, rel=0.01)
 

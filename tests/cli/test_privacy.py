@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from fedft.client.checks import _ledger as check_ledger
-from fedft.client.checks import _policy as check_policy
-from fedft.client.plan_run import plan_run
-from fedft.client.site import load_site
+from fedft.client.site.config import load_site
+from fedft.client.site.preflight import _ledger as check_ledger
+from fedft.client.site.preflight import _policy as check_policy
+from fedft.client.site.privacy_plan import plan_run
 from fedft.errors import FedftError
+from fedft.privacy.accounting.events import Budget, PrivacyEvent
+from fedft.privacy.accounting.planning import calibrate
 from fedft.privacy.audit import AuditReport, Finding
-from fedft.privacy.configured import client_event, private_rounds
-from fedft.privacy.events import Budget, Event
-from fedft.privacy.ledger import Ledger
-from fedft.privacy.planning import calibrate
-from fedft.privacy.policy import load_policy
+from fedft.privacy.site.ledger import Ledger
+from fedft.privacy.site.policy import load_policy
+from fedft.training.private_schedule import client_event, private_rounds
 from tests.cli.run import fedft as run
 from tests.federation import sums, tiny_config
 
@@ -77,7 +77,7 @@ def test_the_plan_is_what_the_clients_will_calibrate(tmp_path: Path) -> None:
         (8, 2),
         (8, 5),
     ]
-    assert found["plan"][1]["noise_multiplier"] == calibrate(Budget(5, 1e-3), Event(1.0, 4 / 30, 6))
+    assert found["plan"][1]["noise_multiplier"] == calibrate(Budget(5, 1e-3), PrivacyEvent(1.0, 4 / 30, 6))
     assert found["plan"][1]["steps"] == 6
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -90,7 +90,7 @@ def test_the_plan_for_a_site_counts_what_it_has_spent(tmp_path: Path, site: Path
     arguments = ["privacy", "plan", str(tmp_path / "run.toml"), *PRIVATE, "--epsilon", "5", "--batch", "4"]
     options = ["--parameters", "9", "--site", str(site), "--json"]
     before = json.loads(run(*arguments, *options).stdout)
-    book.charge("notes", fingerprint, Event(1.0, 0.1, 20), Budget(10, 1e-3), run="old", round_number=1)
+    book.charge("notes", fingerprint, PrivacyEvent(1.0, 0.1, 20), Budget(10, 1e-3), run="old", round_number=1)
     after = json.loads(run(*arguments, *options).stdout)
 
     assert before["examples"] == 60
@@ -165,7 +165,7 @@ def test_a_ledger_from_its_making_to_its_export(tmp_path: Path, site: Path) -> N
     fingerprint, _ = book.bindings()["notes"]
     for number in (1, 2):
         book.charge(
-            "notes", fingerprint, Event(2.0, 0.1, 5), Budget(8, 1e-6), run="run-7", round_number=number
+            "notes", fingerprint, PrivacyEvent(2.0, 0.1, 5), Budget(8, 1e-6), run="run-7", round_number=number
         )
 
     (shown,) = ledger("show", site=site)["datasets"]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-import fedft.server.compare
-import fedft.server.offline
-import fedft.server.simulate
+import fedft.simulation.baselines
+import fedft.simulation.checkpoints
+import fedft.simulation.simulate
 from fedft.config import RunConfig
 from fedft.config.load import to_json
+from fedft.coordinator.events import Observer, RoundCommitted, RunFinished, RunStarted
 from fedft.errors import FedftError
-from fedft.server.events import Observer, RoundCommitted, RunFinished, RunStarted
 from fedft.store import EvaluationRecord, RunRecord, RunStore
 from tests.cli.run import fedft as run_fedft
 from tests.cli.run import output_json, words
@@ -58,7 +58,7 @@ class Federation:
 def federation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Federation:
     monkeypatch.chdir(tmp_path)
     replaced = Federation()
-    monkeypatch.setattr(fedft.server.simulate, "simulate", replaced)
+    monkeypatch.setattr(fedft.simulation.simulate, "simulate", replaced)
     return replaced
 
 
@@ -189,7 +189,7 @@ def test_the_demo_compares(federation: Federation, tmp_path: Path, monkeypatch: 
         assert last is not None
         store.put_evaluations(run.id, last, evaluations(0.875, "pooled"))
 
-    monkeypatch.setattr(fedft.server.compare, "compare", compare)
+    monkeypatch.setattr(fedft.simulation.baselines, "compare", compare)
 
     result = run_fedft("demo", "--compare", "--json", "--store", tmp_path / "s")
     shown = run_fedft("runs", "show", "--store", tmp_path / "s")
@@ -206,7 +206,7 @@ def test_an_interrupted_comparison_leaves_the_run_complete(
     def interrupt(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(fedft.server.compare, "compare", interrupt)
+    monkeypatch.setattr(fedft.simulation.baselines, "compare", interrupt)
 
     result = run_fedft("demo", "--compare")
 
@@ -222,7 +222,7 @@ def test_evaluate_prints_the_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         calls.append((run.id, number, data))
         return list(evaluations(0.5))
 
-    monkeypatch.setattr(fedft.server.offline, "evaluate_run", evaluate)
+    monkeypatch.setattr(fedft.simulation.checkpoints, "evaluate_run", evaluate)
     store, run = store_with_run(tmp_path)
     add_run(store, rounds=1, name="later")
 
@@ -247,7 +247,7 @@ def test_export_passes_run_round_and_folder(
         calls.append((run.id, out, chosen, number))
         return out
 
-    monkeypatch.setattr(fedft.server.offline, "export_run", export)
+    monkeypatch.setattr(fedft.simulation.checkpoints, "export_run", export)
     _, run = store_with_run(tmp_path)
 
     result = run_fedft("export", kind, "latest", tmp_path / "out", "--store", tmp_path)

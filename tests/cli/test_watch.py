@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fedft.cli.progress import JsonLines, LiveScreen, PlainLines, RunObserver, Silence, choose_observer
 from fedft.cli.watch import Watch
-from fedft.server.events import (
+from fedft.coordinator.events import (
     ClientAnswered,
     Event,
     Notice,

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fedft.client.answer import process_worker
+from fedft.client.worker.answer import process_worker
 from fedft.config import load_config
-from fedft.server.simulate import simulate
+from fedft.simulation.simulate import simulate
 from fedft.store import RunStore
 from tests.deployment import Deployment, free_ports
 from tests.superlink import SuperLink, wait_for_port

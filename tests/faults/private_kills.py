@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from client_app.app import app
-from fedft.client.answer import process_worker
+from fedft.client.worker.answer import process_worker
 from fedft.config import RunConfig
 from fedft.config.load import to_json
-from fedft.link.records import unpack
-from fedft.privacy.ledger import Ledger
+from fedft.privacy.site.ledger import Ledger
 from fedft.store import RunStore
+from fedft.transport.flower_records import unpack
 from fedft.wire import Update, decode_reply, open_envelope
 from tests.federation import run_inline, tiny_config
 

@@ -10,10 +10,10 @@ import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedft.client.answer import answer, process_worker
+from fedft.client.worker.answer import answer, process_worker
+from fedft.coordinator.events import Notice
 from fedft.errors import FedftError
-from fedft.server.events import Notice
-from fedft.server.simulate import simulate
+from fedft.simulation.simulate import simulate
 from fedft.store import RunStore
 from tests.federation import run_inline, tiny_config
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fedft.client.answer import process_worker
+from fedft.client.worker.answer import process_worker
 from fedft.config import RunConfig
 from fedft.wire.v1 import admin_pb2 as pb
 from tests.deployment import Deployment, wait_until

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedft.client.answer import process_worker
+from fedft.client.worker.answer import process_worker
 from fedft.config import RunConfig
 from fedft.config.load import to_json
 from fedft.store import RunStore

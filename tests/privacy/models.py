@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from fedft.adapters import AdaptedLinear, attach, build_frames, resolve_targets
-from fedft.privacy.per_sample import PerSampleGradients
+from fedft.privacy.mechanisms.per_sample import PerSampleGradients
 from fedft.quant import quantise_model
 
 VOCABULARY, RANK, SCALE = 64, 4, 0.7

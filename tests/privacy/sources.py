@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from fedft.privacy.noise import Words
+from fedft.privacy.mechanisms.noise import Words
 
 
 class SeededNoise:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from fedft.quant.memory import MemoryPlan
 from fedft.report import facts
 from fedft.report.page import render, write_report
 from fedft.store import RoundRecord
+from fedft.training.memory_plan import MemoryPlan
 from tests.federation import run_inline, tiny_config
 from tests.report.test_page import Page
 from tests.store.build import store_with_run, update

@@ -10,7 +10,7 @@ from fedft.codecs import state_digest
 from fedft.config import load_config
 from fedft.config.load import to_json
 from fedft.store import EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
-from fedft.store.files import Arrays
+from fedft.tensors import Arrays
 
 GROUPS = ("age", "bus")
 

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedft.privacy.accounting import pld_epsilon
+from fedft.privacy.accounting.accountants import pld_epsilon
+from fedft.privacy.accounting.events import PrivacyEvent
 from fedft.privacy.audit.bounds import epsilon_lower, mu_lower, rate_lower, rate_upper
 from fedft.privacy.audit.engine import Engine, MakeEngine, Setting
 from fedft.privacy.audit.report import Finding
-from fedft.privacy.events import Event
 
 DELTA = 1e-5
 _Scores = npt.NDArray[np.float64]
@@ -41,7 +41,7 @@ def attack_distinguisher(make: MakeEngine, *, runs: int) -> Iterator[Finding]:
 
     far = np.quantile(with_it[:half], 0.95)
     epsilon = epsilon_lower(*_rates(without[half:], with_it[half:], far), DELTA)
-    claimed = pld_epsilon([Event(setting.noise_multiplier)], DELTA)
+    claimed = pld_epsilon([PrivacyEvent(setting.noise_multiplier)], DELTA)
     yield Finding("one-step distinguisher", f"lower bound on epsilon at delta {DELTA:g}", epsilon, claimed)
 
 

@@ -9,10 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fedft.privacy.dp_sgd import DpSgd
-from fedft.privacy.noise import NoiseSource
-from fedft.privacy.sampling import Indices, PoissonSampler
-from fedft.privacy.start_checks import Batch
+from fedft.privacy.mechanisms.dp_sgd import DpSgd
+from fedft.privacy.mechanisms.noise import NoiseSource
+from fedft.privacy.mechanisms.sampling import Indices, PoissonSampler
+from fedft.privacy.mechanisms.start_checks import Batch
 
 
 @dataclass(frozen=True)

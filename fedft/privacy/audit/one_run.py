@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from fedft.privacy.accounting import pld_epsilon
+from fedft.privacy.accounting.accountants import pld_epsilon
+from fedft.privacy.accounting.events import PrivacyEvent
 from fedft.privacy.audit.bounds import one_run_epsilon_lower
 from fedft.privacy.audit.engine import MakeEngine, Setting
 from fedft.privacy.audit.report import Finding
-from fedft.privacy.events import Event
-from fedft.privacy.noise import SecureNoise
+from fedft.privacy.mechanisms.noise import SecureNoise
 
 DELTA = 1e-7
 _STEPS = 20
@@ -43,5 +43,5 @@ def attack_one_run(make: MakeEngine, *, canaries: int) -> Iterator[Finding]:
     is_member = np.isin(order, members)
     correct = int(is_member[-each_side:].sum() + (~is_member[:each_side]).sum())
     found = one_run_epsilon_lower(canaries, 2 * each_side, correct, DELTA)
-    claimed = pld_epsilon([Event(setting.noise_multiplier, setting.sample_rate, _STEPS)], DELTA)
+    claimed = pld_epsilon([PrivacyEvent(setting.noise_multiplier, setting.sample_rate, _STEPS)], DELTA)
     yield Finding("one-run canaries", f"lower bound on epsilon at delta {DELTA:g}", found, claimed)

@@ -1,0 +1,1 @@
+"""What operators see and change over gRPC, and the record of it."""

@@ -1,0 +1,315 @@
+"""The server's end of the admin service: who may ask what, and every change in the audit log."""
+
+from __future__ import annotations
+
+import json
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import fedft
+from fedft.admin.audit_log import AuditLog
+from fedft.admin.event_stream import EventStream, event_to_dict
+from fedft.admin.registry import MemberRecord, Registry
+from fedft.config.load import from_json
+from fedft.errors import FedftError
+from fedft.identity.authority import Authority
+from fedft.identity.documents import read_request
+from fedft.identity.enrolment import enroll
+from fedft.identity.keys import load_certificate, node_id
+from fedft.identity.members import Member, Role
+from fedft.server.scheduler import Scheduler
+from fedft.server.settings import ServerSettings
+from fedft.simulation.preflight import dry_run
+from fedft.store import RoundRecord, RunRecord, RunStore
+from fedft.transport.broker import Broker
+from fedft.transport.rpc_errors import reporting
+from fedft.transport.tls import peer_fingerprint
+from fedft.transport.transfer import pieces
+from fedft.wire.v1 import admin_pb2 as pb
+from fedft.wire.v1.admin_pb2_grpc import AdminServicer
+
+SCHEMA_VERSION = 1
+_READ: tuple[Role, ...] = ("viewer", "operator")
+_CHANGE: tuple[Role, ...] = ("operator",)
+
+
+class AdminService(AdminServicer):  # type: ignore[misc]
+    """Answers viewers and operators.
+
+    Every change is in the audit log before it is made: a change that cannot be logged is not made.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        registry: Registry,
+        authority: Authority,
+        store: RunStore,
+        board: Broker,
+        runner: Scheduler,
+        feed: EventStream,
+        audit: AuditLog,
+    ) -> None:
+        self._settings, self._registry, self._authority = settings, registry, authority
+        self._store, self._board, self._runner = store, board, runner
+        self._feed, self._audit = feed, audit
+        self._exporting = threading.Lock()
+        self._started = time.time()
+
+    # -- looking -----------------------------------------------------------------------------------------
+
+    def Health(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Say that the server is there, and what it is doing."""
+        return self._read(context, self._health)
+
+    def ListClients(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """List all members and who is connected."""
+        return self._read(context, lambda: {"clients": self._clients()})
+
+    def ShowClient(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Show one member, its incidents and its part in the last rounds."""
+        return self._read(context, lambda: self._client(request.name))
+
+    def ListRuns(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """List all runs."""
+        return self._read(context, lambda: {"runs": [self._run(run) for run in self._store.runs()]})
+
+    def ShowRun(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Show one run with its rounds and events."""
+        return self._read(context, lambda: self._whole_run(request.run))
+
+    def ShowRound(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Show one committed round."""
+        number = request.round if request.HasField("round") else None
+        return self._read(context, lambda: self._round(request.run, number))
+
+    def ReadAuditLog(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Verify the audit log and return its last entries."""
+        return self._read(context, lambda: {"entries": self._audit.entries(request.last)})
+
+    def ReadIncidents(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Return what was refused at the link."""
+        return self._read(context, lambda: {"incidents": self._registry.incidents(request.last)})
+
+    def ValidateConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Try a configuration against this server's models and data, without starting anything."""
+        return self._read(context, lambda: dry_run(from_json(request.config_json)))
+
+    def WatchRun(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        """Send the run as it stands, then its events until it ends or is interrupted."""
+        with reporting(context):
+            self._require(context, _READ)
+            run = self._store.run(request.run)
+        with self._feed.mailbox(run.id) as mailbox:
+            yield _document({"event": "snapshot", **self._whole_run(run.id)})
+            while context.is_active():
+                settled = self._settled(run.id)
+                try:
+                    event = mailbox.get(timeout=0.05 if settled else 1.0)
+                except queue.Empty:
+                    if settled:
+                        break
+                    continue
+                if event is not None:
+                    yield _document(event_to_dict(event))
+        yield _document({"event": "end", **self._run(self._store.run(run.id))})
+
+    # -- changing ----------------------------------------------------------------------------------------
+
+    def Enroll(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Enroll the sender of a request and return its certificate."""
+        return self._change(context, lambda who: self._enroll(who, request))
+
+    def RevokeClient(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take a key back and end its session."""
+        return self._change(context, lambda who: self._revoke(who, request.name, request.reason))
+
+    def StartRun(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Start a run, or queue it behind those that go on."""
+        return self._change(context, lambda who: self._start(who, request.config_json))
+
+    def PauseRun(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Interrupt a run after its last committed round."""
+        return self._change(context, lambda who: self._turn(who, "pause", request.run, self._runner.pause))
+
+    def ResumeRun(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Go on with a run that was paused or has failed."""
+        return self._change(context, lambda who: self._turn(who, "resume", request.run, self._runner.resume))
+
+    def StopRun(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """End a run for good."""
+        return self._change(context, lambda who: self._turn(who, "stop", request.run, self._runner.stop))
+
+    def RollBackRun(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Take back the rounds after a committed one of a run that rests."""
+        number = request.round
+        return self._change(
+            context,
+            lambda who: self._turn(
+                who,
+                f"roll back to round {number} of",
+                request.run,
+                lambda run: self._runner.roll_back(run, number),
+            ),
+        )
+
+    def ExportRun(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        """Send the files of an adapter or a merged model."""
+        with reporting(context), self._exporting, tempfile.TemporaryDirectory() as folder:
+            who = self._require(context, _CHANGE).name
+            run = self._store.run(request.run)
+            number = request.round if request.HasField("round") else None
+            self._audit.write(who, "export", run=run.id, round=number, kind=request.kind)
+            out = self._export(run, Path(folder) / "out", request.kind, number)
+            for path in sorted(path for path in out.rglob("*") if path.is_file()):
+                yield pb.ExportPart(path=path.relative_to(out).as_posix())
+                for piece in pieces(path.read_bytes()):
+                    yield pb.ExportPart(data=piece)
+
+    # -- parts -------------------------------------------------------------------------------------------
+
+    def _require(self, context: Any, roles: tuple[Role, ...]) -> Member:
+        return self._registry.require(peer_fingerprint(context), *roles)
+
+    def _read(self, context: Any, answer: Callable[[], dict[str, Any]]) -> Any:
+        with reporting(context):
+            self._require(context, _READ)
+            return _document(answer())
+
+    def _change(self, context: Any, answer: Callable[[str], dict[str, Any]]) -> Any:
+        with reporting(context):
+            return _document(answer(self._require(context, _CHANGE).name))
+
+    def _health(self) -> dict[str, Any]:
+        settings = self._settings
+        certificate = load_certificate(settings.tls.certificate)
+        return {
+            "status": "ok" if self._runner.is_alive() else "the coordinating thread has ended",
+            "version": fedft.__version__,
+            "up_seconds": time.time() - self._started,
+            "connected": sorted(session.name for session in self._board.sessions()),
+            "current_run": self._runner.current,
+            "certificate_expires": certificate.not_valid_after_utc.isoformat(timespec="seconds"),
+            "link": settings.link,
+            "admin": settings.admin,
+        }
+
+    def _clients(self) -> list[dict[str, Any]]:
+        return [self._member(record) for record in self._registry.members()]
+
+    def _member(self, record: MemberRecord) -> dict[str, Any]:
+        sessions = {session.node: session for session in self._board.sessions()}
+        session = sessions.get(node_id(record.fingerprint)) if record.role == "client" else None
+        connection = (
+            {"since": session.since, "peer": session.peer, "software": session.software} if session else None
+        )
+        values = {name: value for name, value in asdict(record).items() if name != "signing_key"}
+        return {**values, "connected": connection is not None, "connection": connection}
+
+    def _client(self, name: str) -> dict[str, Any]:
+        record = self._registry.member(name)
+        incidents = [item for item in self._registry.incidents() if item["member"] == name][-20:]
+        parts = []
+        for run in self._store.runs()[-3:]:
+            for committed in self._store.rounds(run.id)[-10:]:
+                parts += [
+                    {"run": run.id, "round": committed.round, **asdict(update)}
+                    for update in committed.updates
+                    if update.client == name
+                ]
+        return {**self._member(record), "incidents": incidents, "rounds": parts}
+
+    def _run(self, run: RunRecord) -> dict[str, Any]:
+        values = {name: value for name, value in asdict(run).items() if name != "config"}
+        total = from_json(run.config).rounds.total
+        state = self._runner.state(run, self._registry.wanted().get(run.id))
+        return {**values, "state": state, "total_rounds": total}
+
+    def _whole_run(self, reference: str) -> dict[str, Any]:
+        run = self._store.run(reference)
+        committed = [asdict(record) for record in self._store.rounds(run.id)]
+        return {**self._run(run), "committed": committed, "events": self._store.events(run.id)}
+
+    def _round(self, reference: str, number: int | None) -> dict[str, Any]:
+        run = self._store.run(reference)
+        rounds: list[RoundRecord] = self._store.rounds(run.id)
+        found = [record for record in rounds if number is None or record.round == number][-1:]
+        if not found:
+            raise FedftError("FEDFT-6003", f"round {number} of {run.id} is not committed")
+        return {"run": run.id, **asdict(found[0])}
+
+    def _settled(self, run_id: str) -> bool:
+        run = self._store.run(run_id)
+        state = self._runner.state(run, self._registry.wanted().get(run_id))
+        return state in ("completed", "failed", "paused", "stopped")
+
+    def _enroll(self, who: str, request: Any) -> dict[str, Any]:
+        role: Role = request.role or "client"
+        if role not in ("client", "viewer", "operator"):
+            raise FedftError("FEDFT-6207", f"{role[:40]!r} is no role: client, viewer or operator")
+        name = read_request(request.request).name
+        self._audit.write(who, "enroll", name=name, role=role, replace=request.replace)
+        record, certificate, replaced = enroll(
+            self._registry, self._authority, request.request, role, replace=request.replace
+        )
+        for old in replaced:
+            self._expel(old, "replaced by a new key")
+        return {**self._member(record), "certificate": certificate}
+
+    def _revoke(self, who: str, name: str, reason: str) -> dict[str, Any]:
+        if name == who:
+            raise FedftError(
+                "FEDFT-6207", "an operator cannot revoke the key in use", hint="let another operator do it"
+            )
+        self._registry.member(name)
+        self._audit.write(who, "revoke", name=name, reason=reason)
+        record = self._registry.revoke(name, reason or "no reason given")
+        self._expel(record, record.reason)
+        return self._member(record)
+
+    def _expel(self, record: MemberRecord, reason: str) -> None:
+        error = FedftError("FEDFT-7033", f"the key of {record.name} was revoked: {reason}")
+        self._board.expel(node_id(record.fingerprint), error)
+
+    def _start(self, who: str, config_json: str) -> dict[str, Any]:
+        config = from_json(config_json)
+        place = config.store.model_copy(update={"path": str(self._settings.store_folder)})
+        config = config.model_copy(update={"store": place})
+        self._audit.write(who, "start run", name=config.name)
+        run = self._runner.begin(config)
+        return self._run(run)
+
+    def _turn(self, who: str, verb: str, reference: str, turn: Callable[[str], RunRecord]) -> dict[str, Any]:
+        run = self._store.run(reference)
+        self._audit.write(who, f"{verb} run", run=run.id)
+        return self._run(turn(run.id))
+
+    def _export(self, run: RunRecord, out: Path, kind: str, number: int | None) -> Path:
+        from fedft.simulation.checkpoints import export_run
+
+        if kind not in ("peft", "merged"):
+            raise FedftError("FEDFT-6208", f"{kind[:40]!r} cannot be exported: peft or merged")
+        return export_run(self._store, run, out, kind, number)  # type: ignore[arg-type]
+
+
+def _document(values: dict[str, Any]) -> Any:
+    return pb.Document(schema_version=SCHEMA_VERSION, json=json.dumps(_finite(values)))
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON does not have: NaN and infinities become null."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return (
+        None
+        if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
+        else value
+    )

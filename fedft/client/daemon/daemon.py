@@ -1,0 +1,168 @@
+"""The client daemon: a session with the server, and one worker process that holds the model."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedft.client.daemon.instruction_handler import InstructionHandler
+from fedft.client.daemon.reply_journal import ReplyJournal
+from fedft.client.daemon.status import Status, StatusFile, lock_state
+from fedft.client.daemon.worker_supervisor import WorkerProcess
+from fedft.client.site.config import SiteConfig, load_site
+from fedft.errors import FedftError
+from fedft.identity import keys
+from fedft.transport.client import Connected, LinkClient, Work
+
+_log = logging.getLogger("fedft.client")
+# With these the server will say the same tomorrow: somebody has to act first.
+_HOPELESS = ("FEDFT-7033", "FEDFT-7035", "FEDFT-7039")
+_PATIENCE_WITH_A_TWIN = 20.0
+
+
+class Daemon:
+    """One site's daemon, from ``run`` until a signal or a hopeless error.
+
+    Args:
+        path: of the site's configuration.
+
+    Raises:
+        FedftError: FEDFT-7050 mistakes in it, FEDFT-7052 a second daemon, FEDFT-7053 and 7054 keys and
+            certificate, FEDFT-7055 disk.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self.site: SiteConfig = load_site(self._path)
+        state = self.site.path(self.site.state)
+        self._state_lock = lock_state(state)
+        require_valid_certificate(self.site)
+        self._stop = threading.Event()
+        self._failure: FedftError | None = None
+        self._twin_since = 0.0
+        self._queue: queue.Queue[Work] = queue.Queue()
+        self._seen: set[str] = set()
+        self._status = StatusFile(
+            state, Status(self.site.name, self.site.server.address, os.getpid(), started=time.time())
+        )
+        self._link = LinkClient(self.site.tls, self.site.server.address, self._stop)
+        self._journal = ReplyJournal(state / "journal.sqlite")
+        cache = str(self.site.path(self.site.cache))
+        self._worker = WorkerProcess(self._path, {"FEDFT_CACHE": cache})
+        self._desk = InstructionHandler(
+            self.site,
+            self._link,
+            self._worker,
+            self._journal,
+            self._status,
+            signing_key=keys.load_signing_key(self.site.path(self.site.identity.signing_key)),
+            server_key=keys.parse_public_signing_key(
+                keys.read_file(self.site.path(self.site.server.signing_key))
+            ),
+        )
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT.
+
+        Raises:
+            FedftError: FEDFT-7033 revoked, FEDFT-7034 another daemon has this site's key, FEDFT-7035 and
+                FEDFT-7039 another version or name.
+
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop())
+        self._worker.start()
+        self._status.update(phase="connecting", worker_pid=self._worker.pid)
+        link = threading.Thread(target=self._keep_link, name="link", daemon=True)
+        link.start()
+        try:
+            while not self._stop.is_set():
+                try:
+                    work = self._queue.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                self._desk.work(work)
+                self._seen.discard(work.message_id)
+        finally:
+            self._stop.set()
+            link.join(5.0)
+            self._worker.end()
+            self._link.close()
+            self._journal.close()
+            self._status.update(phase="stopped", connected=False, worker_pid=0)
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """End as soon as possible: work in progress is abandoned; the server asks again if it wants it."""
+        self._stop.set()
+        self._worker.kill()
+
+    def _keep_link(self) -> None:
+        try:
+            self._link.keep_session(self._accepted, self._take, self._desk.withdraw, self._broken)
+        except FedftError as error:
+            self._failure = error
+            self._status.error(error)
+            self.stop()
+
+    def _accepted(self, terms: Connected) -> None:
+        if terms.client_name != self.site.name:
+            raise FedftError(
+                "FEDFT-7039",
+                f"this key is enrolled as {terms.client_name}, site.toml says {self.site.name}",
+                hint="set `name` in site.toml to the enrolled name",
+            )
+        self._twin_since = 0.0
+        _log.info("connected to %s as %s", self._link.address, terms.client_name)
+        now = time.time()
+        self._status.update(connected=True, connected_since=now, phase="waiting", clock_skew=terms.clock_skew)
+
+    def _take(self, work: Work) -> None:
+        # After a reconnection the server repeats what it has no answer to, also what is being worked on.
+        if work.message_id not in self._seen:
+            self._seen.add(work.message_id)
+            self._queue.put(work)
+
+    def _broken(self, error: FedftError) -> None:
+        _log.warning("not connected: %s", error)
+        self._status.error(error, connected=False, phase="connecting")
+        if error.code in _HOPELESS or (error.code == "FEDFT-7034" and self._twin_persists()):
+            raise error
+
+    def _twin_persists(self) -> bool:
+        """Whether another session has had this key for longer than a dead one of ours would."""
+        self._twin_since = self._twin_since or time.monotonic()
+        return time.monotonic() - self._twin_since > _PATIENCE_WITH_A_TWIN
+
+
+def require_valid_certificate(site: SiteConfig) -> datetime:
+    """Check that the certificate belongs to the key and is in force; return when it expires.
+
+    Raises:
+        FedftError: FEDFT-7053 missing, or of another key; FEDFT-7054 expired or not yet valid.
+
+    """
+    certificate = keys.load_certificate(site.tls.certificate)
+    if keys.load_tls_key(site.tls.key).public_key() != certificate.public_key():
+        raise FedftError(
+            "FEDFT-7053",
+            f"{site.tls.certificate} is for another key than {site.tls.key}",
+            hint="ask for the certificate of this folder's request.json",
+        )
+    now, begin, end = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begin <= now <= end:
+        raise FedftError(
+            "FEDFT-7054",
+            f"the certificate is valid from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, now is "
+            f"{now:%Y-%m-%d %H:%M}",
+            hint="ask the operator to enroll request.json again for a new one; or correct this clock",
+        )
+    return end

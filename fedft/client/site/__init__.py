@@ -1,0 +1,1 @@
+"""What a site decides for itself: configuration, identity, policy, ledger."""

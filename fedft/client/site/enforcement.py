@@ -1,0 +1,178 @@
+"""What a site enforces: a policy checked on every instruction, a ledger charged before every release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedft.adapters.initialisers import DP_SKETCH, get_initialiser
+from fedft.client.site.config import SiteConfig
+from fedft.client.site.identity import ClientIdentity
+from fedft.client.worker.residual_store import checked_name, state_folder
+from fedft.codecs import codec_from_spec
+from fedft.config import RunConfig
+from fedft.errors import FedftError
+from fedft.privacy.accounting.accountants import COARSE, pld_epsilon
+from fedft.privacy.accounting.events import PrivacyEvent
+from fedft.privacy.site.ledger import Ledger, Receipt, open_or_enrol
+from fedft.privacy.site.policy import (
+    ANY,
+    DatasetRule,
+    MessageRule,
+    ModelRule,
+    PolicyRequest,
+    ServerRule,
+    SitePolicy,
+    load_policy,
+)
+from fedft.training.model_runtime import ModelRuntime
+from fedft.wire import Instruction, InstructionKind
+
+MEANS_OVER_SAMPLES = ("loss", "accuracy", "exact_match")
+"""Metrics of an evaluation on a client's own data that the server can average."""
+
+_SIMULATED = "train"
+
+
+@dataclass(frozen=True)
+class PolicyEnforcer:
+    """A client's own policy and ledger; nothing that a server sends changes them.
+
+    A site has the policy and the ledger that its ``site.toml`` names. A simulated client has a ledger of its
+    own for each run, which is made when it is first needed, and the run's (ε, δ) as its budget.
+
+    Attributes:
+        policy: None at a site without one, which takes part in no private run.
+        dataset: name of the data in policy and ledger.
+        server: the identity that the client has authenticated.
+        ledger: None at a site whose ``site.toml`` names none.
+        simulated: whether the ledger may be made here.
+
+    """
+
+    policy: SitePolicy | None
+    dataset: str
+    server: str
+    ledger: Path | None
+    simulated: bool
+
+    @classmethod
+    def of(cls, identity: ClientIdentity, config: RunConfig, run_id: str) -> PolicyEnforcer:
+        """Read a client's policy; FEDFT-8301 when its policy cannot be used."""
+        if identity.site is not None:
+            return cls._of_site(identity.site)
+        folder = state_folder() / "ledgers" / checked_name(run_id) / checked_name(identity.client)
+        return cls(_simulated_policy(config), _SIMULATED, "simulation", folder / "ledger.sqlite", True)
+
+    @classmethod
+    def _of_site(cls, site: SiteConfig) -> PolicyEnforcer:
+        files = site.privacy
+        policy = load_policy(site.path(files.policy)) if files.policy else None
+        ledger = site.path(files.ledger) if files.ledger else None
+        return cls(policy, files.dataset, site.server.address.rpartition(":")[0], ledger, False)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that may leave a round that is not private."""
+        return (ANY,) if self.policy is None else self.policy.messages.metrics
+
+    def check(self, runtime: ModelRuntime, instruction: Instruction) -> None:
+        """Refuse an instruction that asks for more than this identity agrees to.
+
+        Raises:
+            PolicyViolationError: FEDFT-8300, 8302 to 8312.
+            FedftError: FEDFT-8313 (a private run and no policy), FEDFT-8321 (metrics of private data).
+
+        """
+        private = is_private(runtime.config)
+        evaluation = instruction.kind is InstructionKind.EVALUATE
+        if private and evaluation:
+            raise FedftError(
+                "FEDFT-8321", "an evaluation on private data would leave without being accounted for"
+            )
+        if self.policy is not None:
+            metrics = MEANS_OVER_SAMPLES if evaluation else ()
+            self.policy.check(self._asked(runtime, instruction, metrics))
+        elif private:
+            raise FedftError(
+                "FEDFT-8313",
+                "this site has no policy and takes part in no private run",
+                hint="name a policy and a ledger in the [privacy] section of site.toml",
+            )
+
+    def charge(
+        self, runtime: ModelRuntime, identity: ClientIdentity, instruction: Instruction, event: PrivacyEvent
+    ) -> tuple[Receipt, float]:
+        """Write a release's cost down and return the receipt, and the run's ε so far at the run's δ.
+
+        What was charged stays charged, whatever becomes of the round.
+
+        Raises:
+            FedftError: FEDFT-8201 to 8208 (the ledger, or the budget does not cover the round).
+
+        """
+        if self.policy is None or self.ledger is None:
+            raise FedftError(
+                "FEDFT-8201", "site.toml names no privacy ledger", hint="fedft privacy ledger init"
+            )
+        fingerprint, examples = runtime.records.fingerprint(identity.partition)
+        if self.simulated:
+            ledger = open_or_enrol(self.ledger, self.dataset, fingerprint, examples)
+        else:
+            ledger = Ledger(self.ledger)
+        run = instruction.round.run_id
+        receipt = ledger.charge(
+            self.dataset,
+            fingerprint,
+            event,
+            self.policy.budget(self.dataset),
+            run=run,
+            round_number=instruction.round.round,
+        )
+        spent = ledger.events_of_run(self.dataset, run)
+        return receipt, pld_epsilon(spent, runtime.config.privacy.delta, interval=COARSE)
+
+    def _asked(
+        self, runtime: ModelRuntime, instruction: Instruction, metrics: tuple[str, ...]
+    ) -> PolicyRequest:
+        config, codecs = runtime.config, instruction.accepted_codecs
+        return PolicyRequest(
+            server=self.server,
+            dataset=self.dataset,
+            base_digest=runtime.base_digest,
+            frame_digest=instruction.model.frame_digest,
+            initialiser=config.adapter.initialiser,
+            codec=codec_from_spec(codecs[0]).name if codecs else config.codec.name,
+            private=is_private(config),
+            epsilon=config.privacy.epsilon,
+            delta=config.privacy.delta,
+            secure_aggregation=False,
+            metrics=metrics,
+        )
+
+
+def is_private(config: RunConfig) -> bool:
+    """Whether clients train with differential privacy; where the server adds the noise they do not."""
+    return config.privacy.mechanism == "example"
+
+
+def refuse_private_frame(config: RunConfig, frame: bytes) -> None:
+    """Refuse to compute a frame from gradients here: its digest would leave, unaccounted for (FEDFT-8322)."""
+    name = config.adapter.initialiser
+    reads_data = name == DP_SKETCH or get_initialiser(name).reads_data
+    if is_private(config) and not frame and reads_data:
+        raise FedftError(
+            "FEDFT-8322",
+            f"the server sends no {name} frame; one from gradients here would leak",
+            hint="the server builds it from public records and ships it",
+        )
+
+
+def _simulated_policy(config: RunConfig) -> SitePolicy:
+    rule = DatasetRule(epsilon=config.privacy.epsilon, delta=config.privacy.delta, private=False)
+    return SitePolicy(
+        datasets={_SIMULATED: rule},
+        models=ModelRule(bases=(ANY,), frames=(ANY,), initialisers=(ANY,)),
+        messages=MessageRule(codecs=(ANY,), metrics=(ANY,), secure_aggregation=False),
+        server=ServerRule(identities=(ANY,)),
+    )

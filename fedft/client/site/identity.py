@@ -1,0 +1,62 @@
+"""Which client of the federation a process answers for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from fedft.client.site.config import SiteConfig, load_site
+from fedft.config import RunConfig
+from fedft.errors import FedftError
+
+
+@dataclass(frozen=True)
+class ClientIdentity:
+    """Part ``partition`` of ``partitions`` of the training data; a site's own data is part 0 of 1."""
+
+    partition: int
+    partitions: int
+    site: SiteConfig | None = None
+
+    @classmethod
+    def of(cls, node_config: Mapping[str, object]) -> ClientIdentity:
+        """Read Flower's node configuration: ``site``, the path of a site's configuration, or a partition.
+
+        Raises:
+            FedftError: FEDFT-7003 when it says neither, FEDFT-7050 when the site's file has mistakes.
+
+        """
+        site = node_config.get("site")
+        if isinstance(site, str):
+            return _of_site(Path(site))
+        partition, partitions = node_config.get("partition-id"), node_config.get("num-partitions")
+        if (
+            not isinstance(partition, int)
+            or not isinstance(partitions, int)
+            or not 0 <= partition < partitions
+        ):
+            raise FedftError(
+                "FEDFT-7003",
+                f"node configuration partition-id={partition!r}, num-partitions={partitions!r}",
+                hint='start the SuperNode with --node-config "partition-id=0 num-partitions=2"',
+            )
+        return cls(partition, partitions)
+
+    @property
+    def client(self) -> str:
+        """The client's key: stable over restarts, whatever node id Flower hands out."""
+        return f"client-{self.partition:03d}" if self.site is None else self.site.name
+
+    def localise(self, config: RunConfig) -> RunConfig:
+        """Return the run's configuration as it holds here: a site has its own data and model path."""
+        return config if self.site is None else self.site.localise(config)
+
+
+@lru_cache(maxsize=16)
+def _of_site(path: Path) -> ClientIdentity:
+    # Read once: what a site agreed to when its worker started holds until the worker is restarted.
+    site = load_site(path)
+    whole = site.data.partition < 0
+    return ClientIdentity(0 if whole else site.data.partition, 1 if whole else site.data.partitions, site)

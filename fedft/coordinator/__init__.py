@@ -1,0 +1,1 @@
+"""The round loop: one for every carrier and every entry point."""

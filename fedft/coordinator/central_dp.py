@@ -1,0 +1,123 @@
+"""Client-level privacy of a run: who is drawn, what is charged, what is released."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from fedft.aggregation import RoundAggregator
+from fedft.codecs import Manifest
+from fedft.config import RunConfig
+from fedft.privacy.accounting.events import Budget
+from fedft.privacy.mechanisms.client_level import AdaptiveClip, ClientLevelMechanism
+from fedft.privacy.site.ledger import open_or_enrol
+from fedft.store import RoundRecord, RunStore, UpdateRecord
+from fedft.store.records import UNCLIPPED
+from fedft.tensors import Arrays
+from fedft.training.private_schedule import client_event, expected_clients
+
+_CLIENTS = "clients"
+
+
+class CentralPrivacy:
+    """The mechanism of a run whose unit is a client, as the last committed round left it.
+
+    Guarantee: everything that leaves the server's round loop (states, frames apart) costs what the run's
+    ledger says, at most (`privacy.epsilon`, `privacy.delta`), for adding or removing one client. It assumes
+    a server that is trusted with the single updates, a draw that stays secret where `client_rate` is below
+    1, and a frame that is made without the clients' data.
+
+    Args:
+        config: with the mechanism "client".
+        run_id: whose ledger it is.
+        store: where the ledger lies, beside the run's rounds.
+        manifest: of what is exchanged.
+
+    Raises:
+        FedftError: FEDFT-8001 (δ ≥ 1/clients), FEDFT-8004, FEDFT-8005 (noise), FEDFT-8504 (count noise).
+
+    """
+
+    def __init__(self, config: RunConfig, run_id: str, store: RunStore, manifest: Manifest) -> None:
+        privacy, event = config.privacy, client_event(config)
+        expected = expected_clients(config)
+        rounds = store.rounds(run_id)
+        self._config, self._run_id, self._manifest = config, run_id, manifest
+        self._folder = store.folder / "privacy" / run_id
+        self._mechanism = ClientLevelMechanism(
+            manifest.total_elements,
+            max_norm=_bound_after(rounds) or privacy.client_max_norm,
+            noise_multiplier=event.noise_multiplier,
+            cohort=expected,
+            sample_rate=privacy.client_rate,
+            adaptive=_adaptive(config, event.noise_multiplier, expected),
+        )
+
+    @property
+    def max_norm(self) -> float:
+        """What clients must clip their updates to in this round."""
+        return self._mechanism.max_norm
+
+    @property
+    def limit(self) -> float:
+        """The largest norm of a decoded update that counts."""
+        return self._mechanism.limit
+
+    def draw(self, number: int, clients: Iterable[str]) -> list[str]:
+        """Draw the clients of a round, each by itself and in secret; there may be none.
+
+        A round that is repeated is drawn again: nothing was released of the first one.
+        """
+        rate, secret = self._config.privacy.client_rate, random.SystemRandom()
+        return sorted(client for client in clients if secret.random() < rate)
+
+    def release(
+        self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]
+    ) -> tuple[Arrays, dict[str, float]]:
+        """Charge the round, and return the noised mean and what the round's record says of its privacy.
+
+        Raises:
+            FedftError: FEDFT-8207 when the run's ε does not cover the round; FEDFT-8203 to 8208 (the ledger).
+
+        """
+        privacy, event = self._config.privacy, self._mechanism.event()
+        used = self.max_norm
+        epsilon = self._charge(number)
+        for update in updates:
+            if update.status == "accepted" and UNCLIPPED in update.metrics:
+                self._mechanism.note(update.metrics[UNCLIPPED] == 1.0)
+        mean = self._mechanism.release(torch.from_numpy(aggregator.total()))
+        facts = {
+            "epsilon": epsilon,
+            "delta": privacy.delta,
+            "noise_multiplier": event.noise_multiplier,
+            "sample_rate": event.sample_rate,
+            "max_norm": used,
+            "next_max_norm": self.max_norm,
+        }
+        return self._manifest.unflatten(mean.numpy()), facts
+
+    def _charge(self, number: int) -> float:
+        privacy = self._config.privacy
+        fingerprint = hashlib.sha256(self._run_id.encode()).hexdigest()
+        clients = self._config.data.partition.clients
+        ledger = open_or_enrol(self._folder / "ledger.sqlite", _CLIENTS, fingerprint, clients)
+        budget = Budget(privacy.epsilon, privacy.delta)
+        event = self._mechanism.event()
+        receipt = ledger.charge(_CLIENTS, fingerprint, event, budget, run=self._run_id, round_number=number)
+        return receipt.claim.epsilon
+
+
+def _bound_after(rounds: Sequence[RoundRecord]) -> float:
+    return rounds[-1].privacy.get("next_max_norm", 0.0) if rounds else 0.0
+
+
+def _adaptive(config: RunConfig, noise_multiplier: float, expected: float) -> AdaptiveClip | None:
+    privacy = config.privacy
+    if not privacy.clip_quantile:
+        return None
+    count_noise = privacy.count_noise or max(expected / 20, noise_multiplier)
+    return AdaptiveClip(privacy.clip_quantile, privacy.clip_rate, count_noise)

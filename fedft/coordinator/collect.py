@@ -1,0 +1,81 @@
+"""From a client's answer in a training round to its record, through the aggregator."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from fedft.aggregation import RoundAggregator, UpdateRejected
+from fedft.config.schema import PrivacySection
+from fedft.coordinator.broadcast import read_reply
+from fedft.coordinator.exchange import Answer
+from fedft.coordinator.statements import stated_privacy
+from fedft.errors import FedftError
+from fedft.store import UpdateRecord
+from fedft.wire import Refusal, Update
+
+
+def record_reply(
+    answer: Answer, aggregator: RoundAggregator, max_bytes: int, privacy: PrivacySection
+) -> UpdateRecord:
+    """Offer the client's update to the aggregator; whatever is wrong with it harms this client only.
+
+    What a private update states goes into the record's metrics, under names that begin with ``privacy.``.
+    """
+    if answer.failure:
+        return answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
+    try:
+        reply = read_reply(answer.envelope, max_bytes)
+    except FedftError as error:
+        return answer_record(answer, "refused", code=error.code, message=error.message)
+    if isinstance(reply, Refusal):
+        return answer_record(answer, "refused", code=reply.code, message=reply.message)
+    if not isinstance(reply, Update):
+        return answer_record(
+            answer, "refused", code="FEDFT-6104", message=f"sent {type(reply).__name__}, not an update"
+        )
+    try:
+        stated = stated_privacy(reply, privacy)
+    except FedftError as error:
+        return answer_record(answer, "refused", code=error.code, message=error.message)
+    verdict = aggregator.offer(answer.request.client, reply)
+    if isinstance(verdict, UpdateRejected):
+        return answer_record(answer, "refused", code=verdict.code, message=verdict.message)
+    return answer_record(
+        answer,
+        "accepted",
+        weight=verdict.weight,
+        num_examples=reply.num_examples,
+        digest=hashlib.sha256(answer.envelope).hexdigest(),
+        metrics=dict(reply.metrics) | stated,
+    )
+
+
+def answer_record(
+    answer: Answer,
+    status: Literal["accepted", "refused", "failed", "late"],
+    *,
+    client: str = "",
+    code: str = "",
+    message: str = "",
+    weight: int = 0,
+    num_examples: int = 0,
+    digest: str = "",
+    metrics: dict[str, float] | None = None,
+) -> UpdateRecord:
+    """Return the record of an answer: what was decided, and the bytes and seconds that it took."""
+    request = answer.request
+    return UpdateRecord(
+        client=client or request.client,
+        status=status,
+        code=code,
+        message=message,
+        weight=weight,
+        num_examples=num_examples,
+        digest=digest,
+        bytes_up=len(answer.envelope),
+        bytes_down=request.bytes_down,
+        bytes_setup=request.bytes_setup,
+        seconds=answer.seconds,
+        metrics=metrics or {},
+    )

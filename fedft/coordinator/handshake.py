@@ -1,0 +1,92 @@
+"""Asking every connected node who it is, and checking that it can take part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from flwr.app import MessageType
+from flwr.serverapp import Grid
+
+from fedft.coordinator.broadcast import Broadcast, read_reply
+from fedft.coordinator.collect import answer_record
+from fedft.coordinator.exchange import Answer, ExchangeOptions, exchange
+from fedft.coordinator.instructions import InstructionBuilder
+from fedft.coordinator.participants import Participant, Participants, wait_for_nodes
+from fedft.errors import FedftError
+from fedft.store import Delivery, UpdateRecord
+from fedft.wire import Hello, Refusal
+
+_CONNECT_TIMEOUT = 120.0
+
+
+def handshake(
+    grid: Grid, book: InstructionBuilder, *, wanted: int, stopped: Callable[[], bool] = lambda: False
+) -> tuple[Participants, list[UpdateRecord], list[Delivery]]:
+    """Say hello to every node; return those that can take part, a record of each, and what was delivered.
+
+    Raises:
+        FedftError: FEDFT-6101 when fewer than ``wanted`` clients can take part, FEDFT-6103 when two nodes
+            claim the same client.
+
+    """
+    nodes = wait_for_nodes(grid, wanted, timeout=_CONNECT_TIMEOUT, stopped=stopped)
+    instruction, setup = book.hello()
+    broadcast = Broadcast(instruction, setup)
+    requests = [broadcast.request(f"node-{node}", node, has_setup=False) for node in nodes]
+    rounds = book.config.rounds
+    terms = ExchangeOptions(MessageType.QUERY, "0", rounds.deadline, rounds.retries, stopped)
+    participants: Participants = {}
+    records, deliveries = [], []
+    for answer in exchange(grid, requests, terms, broadcast.follow_up):
+        member, record = _settle(answer, book)
+        records.append(record)
+        if member is None:
+            continue
+        if member.client in participants:
+            raise FedftError(
+                "FEDFT-6103",
+                f"nodes {participants[member.client].node_id} and {member.node_id} "
+                f"both answer as {member.client}",
+                hint="give each node its own partition-id",
+            )
+        participants[member.client] = member
+        deliveries.append(Delivery(member.client, instruction.setup_digest))
+    _require(participants, wanted, records)
+    return dict(sorted(participants.items())), sorted(records, key=lambda r: r.client), deliveries
+
+
+def _settle(answer: Answer, book: InstructionBuilder) -> tuple[Participant | None, UpdateRecord]:
+    if answer.failure:
+        return None, answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
+    client = ""
+    try:
+        reply = read_reply(answer.envelope, book.max_reply_bytes)
+        client = reply.client_id if isinstance(reply, Refusal | Hello) else ""
+        if isinstance(reply, Refusal):
+            raise FedftError(reply.code, reply.message)
+        if not isinstance(reply, Hello):
+            raise FedftError("FEDFT-6104", f"answered hello with {type(reply).__name__}")
+        _check_base(reply, book)
+    except FedftError as error:
+        return None, answer_record(answer, "refused", client=client, code=error.code, message=error.message)
+    member = Participant(reply.client_id, answer.request.node_id, reply.num_examples)
+    return member, answer_record(answer, "accepted", client=member.client, num_examples=reply.num_examples)
+
+
+def _check_base(hello: Hello, book: InstructionBuilder) -> None:
+    expected = book.model.runtime.base_digest
+    if hello.base_digest != expected:
+        raise FedftError(
+            "FEDFT-2010",
+            f"base model digest {hello.base_digest[:16]}…, the run's is {expected[:16]}…",
+            hint="the client holds other weights; check model.source and model.revision",
+        )
+
+
+def _require(participants: Participants, wanted: int, records: Sequence[UpdateRecord]) -> None:
+    if len(participants) >= wanted:
+        return
+    reasons = "; ".join(
+        f"{r.client}: {r.code} {r.message}".strip() for r in records if r.status != "accepted"
+    )
+    raise FedftError("FEDFT-6101", f"{len(participants)} of {wanted} clients can take part: {reasons}")

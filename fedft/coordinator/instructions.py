@@ -1,0 +1,130 @@
+"""The instructions of one run and what the server expects back."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+from fedft.aggregation import RoundAggregator
+from fedft.codecs import Codec, CodecContext, Manifest, Shard, make_codec, state_digest
+from fedft.codecs.configured import configured_codec
+from fedft.config import RunConfig
+from fedft.coordinator.server_model import ServerModel
+from fedft.coordinator.server_update import ServerUpdate
+from fedft.tensors import Arrays
+from fedft.wire import Instruction, InstructionKind, ModelRef, RoundRef, Setup
+from fedft.wire.setups import setup_digest
+
+_REPLY_OVERHEAD = 1 << 20
+_DENSE = make_codec("dense")
+
+
+@dataclass(frozen=True)
+class InstructionBuilder:
+    """Builds every instruction of a run, and the aggregator that checks the replies against it."""
+
+    run_id: str
+    config: RunConfig
+    model: ServerModel
+    manifest: Manifest
+
+    @property
+    def max_reply_bytes(self) -> int:
+        """No reply may be larger than the dense state and a mebibyte."""
+        return 4 * self.manifest.total_elements + _REPLY_OVERHEAD
+
+    def hello(self) -> tuple[Instruction, Setup]:
+        """Ask who is there; the configuration travels with it, the frame does not yet."""
+        setup = Setup(self.model.setup.config_json)
+        instruction = Instruction(
+            round=RoundRef(self.run_id, 0),
+            kind=InstructionKind.HELLO,
+            model=self._model_ref(""),
+            setup_digest=setup_digest(setup),
+            deadline_seconds=self.config.rounds.deadline,
+        )
+        return instruction, setup
+
+    def train(self, number: int, state: Arrays, max_norm: float = 0.0) -> Instruction:
+        """Ask for a round of local training on ``state``, with updates clipped to ``max_norm`` (0: not)."""
+        instruction = self._with_state(InstructionKind.TRAIN, number, state)
+        return replace(instruction, max_update_norm=max_norm)
+
+    def sketch(self) -> Instruction:
+        """Ask for a noised sketch of a client's gradients; ``manifest`` is then the sketch's."""
+        return Instruction(
+            round=RoundRef(self.run_id, 0),
+            kind=InstructionKind.SKETCH,
+            model=self._model_ref(""),
+            setup_digest=self.model.setup_digest,
+            accepted_codecs=(_DENSE.spec,),
+            deadline_seconds=self.config.rounds.deadline,
+        )
+
+    def sketch_aggregator(self, cohort: list[str]) -> RoundAggregator:
+        """Return what takes the mean of the sketches of this cohort."""
+        return RoundAggregator(
+            self.manifest,
+            round=RoundRef(self.run_id, 0),
+            model=self._model_ref(""),
+            cohort=cohort,
+            weighting="uniform",
+            accepted=(_DENSE.spec,),
+        )
+
+    def as_delta(self, instruction: Instruction, base: Arrays, shards: tuple[Shard, ...]) -> Instruction:
+        """Return the same instruction with the state as ``base`` plus what ``shards`` code."""
+        return replace(instruction, global_state=shards, delta_base_digest=state_digest(base))
+
+    def downlink(self) -> ServerUpdate:
+        """Return how means become states in this run."""
+        name = self.config.codec.downlink
+        return ServerUpdate(None if name == "dense" else make_codec(name), self.manifest)
+
+    def evaluate(self, number: int, state: Arrays) -> Instruction:
+        """Ask for an evaluation of ``state`` on the client's held-out data."""
+        return self._with_state(InstructionKind.EVALUATE, number, state)
+
+    def aggregator(
+        self, number: int, state: Arrays, cohort: list[str], max_norm: float = 0.0
+    ) -> RoundAggregator:
+        """Return the round's aggregator, which accepts updates of this cohort to this state only.
+
+        An update's norm may be ``max_norm`` (0: ``rounds.max_update_norm``).
+        """
+        rounds = self.config.rounds
+        return RoundAggregator(
+            self.manifest,
+            round=RoundRef(self.run_id, number),
+            model=self._model_ref(state_digest(state)),
+            cohort=cohort,
+            weighting=rounds.weighting,
+            accepted=(self._codec.spec,),
+            seed=self.codec_seed(number),
+            max_weight=rounds.max_weight,
+            max_norm=max_norm or rounds.max_update_norm,
+        )
+
+    @property
+    def _codec(self) -> Codec:
+        return configured_codec(self.config.codec)
+
+    def _with_state(self, kind: InstructionKind, number: int, state: Arrays) -> Instruction:
+        return Instruction(
+            round=RoundRef(self.run_id, number),
+            kind=kind,
+            model=self._model_ref(state_digest(state)),
+            setup_digest=self.model.setup_digest,
+            global_state=tuple(make_codec("dense").encode(state, self.manifest, CodecContext())),
+            accepted_codecs=(self._codec.spec,),
+            codec_seed=self.codec_seed(number),
+            deadline_seconds=self.config.rounds.deadline,
+        )
+
+    def codec_seed(self, number: int) -> bytes:
+        """Return the seed that all share for the codecs of a round."""
+        return hashlib.sha256(f"codec\0{self.config.seed}\0{number}".encode()).digest()
+
+    def _model_ref(self, state: str) -> ModelRef:
+        model = self.model
+        return ModelRef(model.runtime.base_digest, model.frame_digest, self.manifest.digest(), state)

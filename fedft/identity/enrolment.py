@@ -1,0 +1,43 @@
+"""From a site's request to its certificate."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fedft.admin.registry import MemberRecord, Registry
+from fedft.identity import keys
+from fedft.identity.authority import LEAF_DAYS, Authority
+from fedft.identity.documents import EnrolmentRequest, read_request
+from fedft.identity.members import Role
+
+
+def enroll(
+    registry: Registry,
+    authority: Authority,
+    request: str,
+    role: Role,
+    *,
+    replace: bool = False,
+    days: int = LEAF_DAYS,
+) -> tuple[MemberRecord, str, list[MemberRecord]]:
+    """Enroll the sender of a request, or renew its certificate if the key is enrolled already.
+
+    Returns:
+        The member, its certificate (PEM), and the members whose name it took over.
+
+    Raises:
+        FedftError: FEDFT-7056 the request is not sound, FEDFT-6205 the name belongs to another key.
+
+    """
+    found: EnrolmentRequest = read_request(request)
+    certificate = authority.issue(found.name, found.tls_request.public_key(), days=days)
+    record = MemberRecord(
+        fingerprint=keys.fingerprint(certificate),
+        name=found.name,
+        role=role,
+        signing_key=keys.public_pem(found.signing_key).decode(),
+        enrolled_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        expires_at=certificate.not_valid_after_utc.isoformat(timespec="seconds"),
+    )
+    replaced = registry.enroll(record, replace=replace)
+    return record, keys.certificate_pem(certificate).decode(), replaced

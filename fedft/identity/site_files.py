@@ -1,0 +1,44 @@
+"""Making the keys and files with which a site or an operator joins a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedft.errors import FedftError
+from fedft.files import write_atomically
+from fedft.identity import keys
+from fedft.identity.documents import ServerBundle, make_request
+
+REQUEST, CERTIFICATE = "request.json", "certificate.pem"
+
+
+def make_identity(folder: Path, name: str, bundle: ServerBundle) -> Path:
+    """Write keys, the server's public files and an enrolment request into a new folder.
+
+    The private keys are readable by their owner only and are never sent anywhere.
+
+    Returns:
+        The path of the request, for the server's operator.
+
+    Raises:
+        FedftError: FEDFT-7051 when the folder holds something already, FEDFT-7055 when it cannot be written.
+
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise FedftError(
+            "FEDFT-7051", f"{folder} is not empty", hint="name a new folder; keys are never made twice"
+        )
+    tls_key, signing_key = keys.new_tls_key(), Ed25519PrivateKey.generate()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        keys.write_private(folder / "tls.key", keys.private_pem(tls_key))
+        keys.write_private(folder / "signing.key", keys.private_pem(signing_key))
+        write_atomically(folder / "ca.crt", bundle.authority.encode())
+        write_atomically(folder / "server.pub", bundle.signing_key.encode())
+        write_atomically(folder / REQUEST, make_request(name, tls_key, signing_key).encode())
+    except OSError as error:
+        raise FedftError("FEDFT-7055", f"cannot write to {folder}: {error.strerror}") from error
+    return folder / REQUEST

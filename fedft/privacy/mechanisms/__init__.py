@@ -1,0 +1,1 @@
+"""What is clipped, sampled and noised, and the checks before it."""

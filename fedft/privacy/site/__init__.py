@@ -1,0 +1,1 @@
+"""What a site enforces: policy, ledger, and what may leave."""

@@ -1,0 +1,1 @@
+"""A federation on one machine: run, baselines beside it, finished runs opened again."""

@@ -1,0 +1,135 @@
+"""A whole federation on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from fedft.config import RunConfig
+from fedft.config.load import from_json, to_json
+from fedft.coordinator.coordinator import Coordinator
+from fedft.coordinator.events import Notice, Observer, nobody
+from fedft.coordinator.exchange import LOST_PROCESS
+from fedft.errors import FedftError
+from fedft.store import RunRecord, RunStore
+
+
+def simulate(
+    config: RunConfig | None = None, *, store: RunStore, resume: str = "", observer: Observer = nobody
+) -> RunRecord:
+    """Run a new federation, or resume one, with the carrier that the configuration names.
+
+    Args:
+        config: of a new run; None when resuming, which goes on with the stored configuration.
+        store: where the run is kept.
+        resume: a run's id, a beginning of one, or "latest"; empty for a new run.
+        observer: told of everything that happens.
+
+    Raises:
+        FedftError: FEDFT-6105 when both or neither of ``config`` and ``resume`` are given; what the
+            coordinator raises.
+            A simulated client's process that dies (out of memory) restarts the engine after the last
+            committed round, ``rounds.retries`` times at most.
+        KeyboardInterrupt: after the run has been marked interrupted; it can be resumed.
+
+    """
+    if (config is None) == (not resume):
+        raise FedftError(
+            "FEDFT-6105", "a simulation starts from a configuration or resumes a run, one of them"
+        )
+    run = store.run(resume) if config is None else store.create_run(config.name, to_json(config))
+    settings = from_json(run.config)
+    carrier = _inline if settings.simulation.backend == "inline" else _ray
+    # The clients' own files belong to the simulation, so they go where it is kept.
+    os.environ["FEDFT_STATE"] = str(store.folder.absolute() / "clients")
+    for _ in range(settings.rounds.retries):
+        try:
+            return carrier(store.run(run.id), settings, store, observer)
+        except FedftError as error:
+            if error.code != LOST_PROCESS:
+                raise
+            store.add_event(run.id, "engine-restarted", error.message)
+            observer(Notice("engine-restarted", f"{error.message}; going on from the last committed round"))
+    return carrier(store.run(run.id), settings, store, observer)
+
+
+def _inline(run: RunRecord, config: RunConfig, store: RunStore, observer: Observer) -> RunRecord:
+    from client_app.app import app as client_app
+    from fedft.transport.inline import InlineGrid
+
+    grid = InlineGrid(client_app, config.data.partition.clients)
+    return Coordinator(grid, store, run, observe=observer).execute()
+
+
+def _ray(run: RunRecord, config: RunConfig, store: RunStore, observer: Observer) -> RunRecord:
+    from flwr.serverapp import Grid, ServerApp
+
+    from client_app.app import app as client_app
+
+    stop, outcome = threading.Event(), _Outcome()
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, _context: Any) -> None:
+        coordinator = Coordinator(grid, store, run, observe=observer, stopped=stop.is_set)
+        outcome.keep(coordinator.execute)
+
+    try:
+        _run_flower(server_app, client_app, config)
+    except KeyboardInterrupt:
+        stop.set()
+        outcome.done.wait()
+        raise
+    return outcome.value()
+
+
+class _Outcome:
+    """What the coordinator's thread returned or raised."""
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self._value: RunRecord | None = None
+        self._error: BaseException | None = None
+
+    def keep(self, call: Callable[[], RunRecord]) -> None:
+        try:
+            self._value = call()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self.done.set()
+
+    def value(self) -> RunRecord:
+        if self._error is not None:
+            raise self._error
+        if self._value is None:
+            raise FedftError("FEDFT-6106", "Flower's simulation ended before the coordinator did")
+        return self._value
+
+
+def _run_flower(server_app: Any, client_app: Any, config: RunConfig) -> None:
+    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from flwr.simulation import run_simulation
+
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    workers = config.simulation.workers
+    resources: Any = {"num_cpus": 1, "num_gpus": config.simulation.gpus_per_worker}
+    init: Any = {
+        "num_cpus": workers,
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "include_dashboard": False,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_simulation(
+            server_app=server_app,
+            client_app=client_app,
+            num_supernodes=config.data.partition.clients,
+            backend_config={"init_args": init, "client_resources": resources},
+        )

@@ -1,0 +1,313 @@
+"""One configuration's model in memory: base, adapters, task and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedft.adapters import (
+    AdapterHandle,
+    FrameSet,
+    SampleGradients,
+    attach,
+    build_frames,
+    get_initialiser,
+    resolve_targets,
+)
+from fedft.adapters.frozen import shape_of
+from fedft.adapters.initialisers import DP_SKETCH
+from fedft.codecs import Manifest
+from fedft.config import RunConfig
+from fedft.config.schema import TrainingSection
+from fedft.data.report import DataReport
+from fedft.errors import FedftError
+from fedft.models.load import BaseModel, load_base
+from fedft.tensors import Arrays
+from fedft.training import seeds
+from fedft.training.client_records import ClientRecords, load_records_of
+from fedft.training.loop import TrainReport, train_local
+from fedft.training.memory import MemoryWatch
+from fedft.training.metrics import Metrics
+from fedft.training.schedule import local_steps
+from fedft.training.task import Task, make_task, to_device
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One client's samples: to train on, and held out for federated evaluation (may be empty)."""
+
+    train: Sequence[Any]
+    held_out: Sequence[Any]
+    report: DataReport
+
+
+@dataclass(frozen=True)
+class LocalReport:
+    """What a client did in a round: the examples that weigh it, and its metrics."""
+
+    examples: int
+    metrics: dict[str, float]
+
+
+class ModelRuntime:
+    """A base model with adapters, loaded once and used for many rounds and clients.
+
+    Everything it computes is a function of the configuration, the state and the arguments: torch runs
+    with ``simulation.threads`` threads and the global random state is never used.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        torch.set_num_threads(config.simulation.threads)
+        self.config = config
+        self._memory = MemoryWatch(config.model.device)
+        self.base: BaseModel = load_base(config.model, config.task, config.seed)
+        self.task: Task[Any] = make_task(config, self.base.tokenizer)
+        self._handle: AdapterHandle | None = None
+        self._frame_digest = ""
+        self._clients: dict[int, ClientData] = {}
+        self.records = ClientRecords(config)
+
+    # -- model ---------------------------------------------------------------------------------------
+
+    @property
+    def base_digest(self) -> str:
+        """SHA-256 of the base weights without the head."""
+        return self.base.digest
+
+    @property
+    def frame_is_reproducible(self) -> bool:
+        """Whether every machine computes the same frame bit for bit, so that it need not be shipped."""
+        name = self.config.adapter.initialiser
+        return name != DP_SKETCH and get_initialiser(name).reproducible
+
+    @property
+    def adapters(self) -> AdapterHandle:
+        """The attached adapters; FEDFT-2115 before ``attach``."""
+        if self._handle is None:
+            raise FedftError("FEDFT-2115", "no adapters are attached to the model")
+        return self._handle
+
+    @property
+    def manifest(self) -> Manifest:
+        """Names and shapes of what is exchanged."""
+        return Manifest.of(self.adapters.named_trainable_parameters())
+
+    def target_shapes(self) -> dict[str, tuple[int, int]]:
+        """Return (out, in) of every layer to be adapted; the model is left without adapters."""
+        self._detach()
+        return {name: shape_of(self.base.model.get_submodule(name)) for name in self._targets()}
+
+    def build_frames(self) -> FrameSet:
+        """Make the run's frames from the configuration; the model is left without adapters.
+
+        Raises:
+            FedftError: FEDFT-2106 for a dp-sketch frame, which the clients make; what building raises.
+
+        """
+        adapter = self.config.adapter
+        if adapter.initialiser == DP_SKETCH:
+            raise FedftError(
+                "FEDFT-2106",
+                "a dp-sketch frame comes from the clients' sketches alone",
+                hint="choose another adapter.initialiser where there are no clients",
+            )
+        self._detach()
+        return build_frames(
+            self.base.model,
+            self._targets(),
+            initialiser=adapter.initialiser,
+            rank=adapter.rank,
+            scale=adapter.scale,
+            seed=self.config.seed,
+            gradients=self._public_gradients() if adapter.initialiser == "lora-sb" else None,
+            eta=adapter.eta,
+        )
+
+    def attach(self, frames: FrameSet) -> None:
+        """Put adapters on the model, the head's parameters among them if they are trained."""
+        self._detach()
+        head = self.base.head if self.config.adapter.train_head else ()
+        self._handle = attach(self.base.model, frames, extra_trainable=head)
+        self._frame_digest = frames.digest()
+
+    def attach_once(self, frame: bytes, digest: str) -> None:
+        """Attach the run's frame unless it is attached already; an empty one is computed here.
+
+        Raises:
+            FedftError: FEDFT-2103 when the frame has another digest than the run's.
+
+        """
+        if self._frame_digest == digest:
+            return
+        frames = FrameSet.from_bytes(frame) if frame else self.build_frames()
+        frames.require_digest(digest)
+        self.attach(frames)
+
+    def state(self) -> Arrays:
+        """Return a copy of what is exchanged: every R, and the head, float32."""
+        return {name: value.numpy() for name, value in self.adapters.r_state().items()}
+
+    def base_state(self) -> Arrays:
+        """Return the state in which the model computes exactly what the base does: R = 0.
+
+        A frame that changed the base weight (``pissa``) gives the base back at R0 instead.
+        """
+        frames = self.adapters.frames
+        start = frames.initial_state()
+        plain = {name: start[name] * float(frame.residual) for name, frame in frames.items()}
+        return {name: plain[name].numpy() if name in plain else value for name, value in self.state().items()}
+
+    def load(self, state: Arrays) -> None:
+        """Set what is exchanged."""
+        self.adapters.load_r({name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in state.items()})
+
+    # -- training ------------------------------------------------------------------------------------
+
+    def train(self, client: int, *, round_number: int, key: str) -> LocalReport:
+        """Train one client for one round from the loaded state.
+
+        Its randomness derives from (run seed, round, client key) and nothing else.
+        """
+        data = self.client_data(client)
+        section = self.config.training
+        steps = local_steps(section, len(data.train))
+        self._memory.restart()
+        report = self.fit(
+            data.train,
+            generator=seeds.generator(self.config.seed, "round", round_number, key),
+            first_step=(round_number - 1) * steps,
+            total_steps=self.config.rounds.total * steps,
+        )
+        counts = {
+            "truncated": data.report.truncated,
+            "dropped": data.report.dropped,
+            "empty": data.report.empty,
+        }
+        metrics = {"train_loss": report.loss, "steps": float(report.steps), "seconds": report.seconds}
+        shown = {f"samples_{name}": float(count) for name, count in counts.items() if count}
+        if (peak := self._memory.peak()) is not None:
+            metrics["peak_memory"] = float(peak)
+        return LocalReport(len(data.train), metrics | shown)
+
+    def fit(
+        self,
+        samples: Sequence[Any],
+        *,
+        generator: torch.Generator,
+        section: TrainingSection | None = None,
+        first_step: int = 0,
+        total_steps: int = 0,
+        head_only: bool = False,
+    ) -> TrainReport:
+        """Train the adapters (and the head) on samples; see ``train_local``."""
+        head, matrices = self.trainable(head_only=head_only)
+        return train_local(
+            self.base.model,
+            self.task,
+            samples,
+            section or self.config.training,
+            adapters=[] if head_only else matrices,
+            head=head,
+            generator=generator,
+            first_step=first_step,
+            total_steps=total_steps,
+        )
+
+    def trainable(self, *, head_only: bool = False) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Return the head's parameters and the matrices R; the latter rest if only a head is trained."""
+        parameters = self.adapters.named_trainable_parameters()
+        head = [parameters[name] for name in self.adapters.extra_names]
+        matrices = [value for name, value in parameters.items() if name not in self.adapters.extra_names]
+        for matrix in matrices:
+            matrix.requires_grad_(not head_only)
+        return head, matrices
+
+    # -- evaluation ----------------------------------------------------------------------------------
+
+    def evaluate(self, samples: Sequence[Any]) -> Metrics:
+        """Measure the model as it stands on samples."""
+        settings = self.config.evaluation
+        return self.task.evaluate(
+            self.base.model, samples, batch_size=settings.batch_size, generate=settings.exact_match
+        )
+
+    def evaluate_client(self, client: int) -> Metrics:
+        """Measure the model as it stands on what the client holds out.
+
+        Raises:
+            FedftError: FEDFT-3040 when the client holds nothing out.
+
+        """
+        held_out = self.client_data(client).held_out
+        if not held_out:
+            raise FedftError(
+                "FEDFT-3040", "this client holds no samples out", hint="raise evaluation.holdout"
+            )
+        return self.evaluate(held_out)
+
+    # -- data ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def test(self) -> tuple[Sequence[Any], DataReport]:
+        """The samples of the central evaluation."""
+        records = load_records_of(self.config, "test").sample(self.config.data.max_test, self._seed("test"))
+        return self.task.prepare(records)
+
+    def client_data(self, client: int) -> ClientData:
+        """Return one simulated client's samples, prepared at first use."""
+        if client not in self._clients:
+            samples, report = self.task.prepare(self.records.of(client))
+            train, held_out = self._hold_out(samples, client)
+            self._clients[client] = ClientData(train, held_out, report)
+        return self._clients[client]
+
+    def pooled(self) -> list[Any]:
+        """Return all clients' training samples together."""
+        clients = range(self.config.data.partition.clients)
+        return [sample for client in clients for sample in self.client_data(client).train]
+
+    def _hold_out(self, samples: Sequence[Any], client: int) -> tuple[Sequence[Any], Sequence[Any]]:
+        settings = self.config.evaluation
+        count = int(settings.holdout * len(samples)) if settings.federated else 0
+        if not count:
+            return samples, []
+        rng = np.random.default_rng(seeds.derive_seed(self.config.seed, "holdout", client))
+        held = set(rng.choice(len(samples), size=count, replace=False).tolist())
+        kept = [sample for index, sample in enumerate(samples) if index not in held]
+        return kept, [samples[index] for index in sorted(held)]
+
+    def _public_gradients(self) -> SampleGradients:
+        adapter = self.config.adapter
+        records = load_records_of(self.config, "public").sample(adapter.samples, self._seed("public"))
+        samples, _ = self.task.prepare(records)
+        size = self.config.evaluation.batch_size
+        device = next(self.base.model.parameters()).device
+        batches = [
+            to_device(self.task.collate(samples[start : start + size]), device)
+            for start in range(0, len(samples), size)
+        ]
+        return SampleGradients(batches, self.task.per_sample_loss, adapter.layers_at_once)
+
+    def count_trainable(self) -> int:
+        """Return how many parameters a run of this configuration trains; needs no frame."""
+        head = self.base.head if self.config.adapter.train_head else ()
+        matrices = len(self._targets()) * self.config.adapter.rank**2
+        return matrices + sum(self.base.model.get_parameter(name).numel() for name in head)
+
+    def _targets(self) -> list[str]:
+        patterns = self.config.adapter.targets
+        return resolve_targets(self.base.model, "auto" if patterns == ("auto",) else list(patterns))
+
+    def _seed(self, use: str) -> int:
+        return seeds.derive_seed(self.config.seed, use)
+
+    def _detach(self) -> None:
+        if self._handle is not None:
+            self._handle.detach()
+            self._handle, self._frame_digest = None, ""

@@ -1,0 +1,181 @@
+"""The server's end of the link."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from fedft.errors import FedftError
+from fedft.identity.keys import node_id
+from fedft.identity.members import Member, MemberDirectory
+from fedft.transport.broker import Broker, ClientConnection, Outgoing, Withdrawn
+from fedft.transport.rpc_errors import abort, reporting
+from fedft.transport.tls import peer_fingerprint
+from fedft.transport.transfer import PartialFile, pieces
+from fedft.transport.upload_store import UploadStore
+from fedft.wire.v1 import link_pb2 as pb
+from fedft.wire.v1.link_pb2_grpc import LinkServicer
+
+LINK_VERSION = 1
+
+
+class LinkService(LinkServicer):  # type: ignore[misc]
+    """Answers the clients' calls; every call asks anew whether the caller's key is enrolled."""
+
+    def __init__(self, board: Broker, members: MemberDirectory, inbox: UploadStore) -> None:
+        self._board, self._members, self._inbox = board, members, inbox
+
+    def Connect(self, signals: Iterable[Any], context: Any) -> Iterator[Any]:  # noqa: N802
+        """Open a connection and send it work until either side ends it."""
+        connection: ClientConnection | None = None
+        try:
+            with reporting(context):
+                member = self._expected(context)
+                connection = self._start(member, signals, context)
+            yield self._accepted(member)
+            yield from self._signals(connection)
+            if connection.ended is not None:
+                abort(context, connection.ended)
+        finally:
+            if connection is not None:
+                self._board.leave(connection)
+
+    def Download(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
+        """Send the rest of an envelope that is open for the caller."""
+        with reporting(context):
+            member = self._caller(context)
+            envelope = self._board.envelope(node_id(member.fingerprint), request.digest.hex())
+        for piece in pieces(envelope, request.offset):
+            yield pb.Chunk(data=piece)
+
+    def Offer(self, header: Any, context: Any) -> Any:  # noqa: N802
+        """Say how much of a reply is here."""
+        with reporting(context):
+            member = self._caller(context)
+            file, _ = self._file(member, header)
+            return pb.UploadPosition(offset=file.offset)
+
+    def Upload(self, parts: Iterable[Any], context: Any) -> Any:  # noqa: N802
+        """Take the rest of a reply, keep it, check it, hand it to the coordinator."""
+        with reporting(context):
+            member = self._caller(context)
+            iterator = iter(parts)
+            header = next(iterator, pb.UploadPart()).header
+            file, message = self._file(member, header)
+            try:
+                self._receive(file, header, iterator)
+                reply = self._inbox.read(file, member)
+            except FedftError as error:
+                self._members.incident(member.name, error.code, error.message)
+                raise
+            except OSError as error:
+                raise self._disk(member, error) from error
+            self._board.answer(message, reply)
+            return pb.UploadReceipt(digest=header.digest)
+
+    # -- parts -----------------------------------------------------------------------------------------
+
+    def _caller(self, context: Any) -> Member:
+        return self._members.require(peer_fingerprint(context), "client")
+
+    def _expected(self, context: Any) -> Member:
+        """Return the caller, and note who else knocks."""
+        try:
+            return self._caller(context)
+        except FedftError as error:
+            self._members.incident("", error.code, f"{error.message}; from {context.peer()}")
+            raise
+
+    def _start(self, member: Member, signals: Iterable[Any], context: Any) -> ClientConnection:
+        iterator = iter(signals)
+        start = next(iterator, pb.ClientSignal()).start
+        if start.link_version != LINK_VERSION:
+            raise FedftError(
+                "FEDFT-7035",
+                f"the client speaks link version {start.link_version}, the server {LINK_VERSION}",
+                hint="run the same major version of fedft on both ends",
+            )
+        node = node_id(member.fingerprint)
+        connection = ClientConnection(
+            node, member.name, start.instance[:16], context.peer(), start.software_version[:64]
+        )
+        try:
+            self._board.join(connection)
+        except FedftError as error:
+            self._members.incident(member.name, error.code, f"{error.message}; refused {context.peer()}")
+            raise
+        context.add_callback(connection.end)
+        threading.Thread(target=_listen, args=(iterator, connection), daemon=True).start()
+        return connection
+
+    def _accepted(self, member: Member) -> Any:
+        accepted = pb.SessionAccepted(
+            client_name=member.name,
+            heartbeat_seconds=self._board.silence / 3,
+            silence_seconds=self._board.silence,
+            server_time=time.time(),
+            max_upload_bytes=self._inbox.max_bytes,
+        )
+        return pb.ServerSignal(accepted=accepted)
+
+    def _signals(self, connection: ClientConnection) -> Iterator[Any]:
+        """Yield work as it comes and a heartbeat now and then; end when the client is silent."""
+        sequence, pause = 0, self._board.silence / 3
+        while connection.silence < self._board.silence:
+            try:
+                message = connection.work.get(timeout=pause)
+            except queue.Empty:
+                sequence += 1
+                yield pb.ServerSignal(heartbeat=pb.Heartbeat(sequence=sequence))
+                continue
+            if message is None:
+                return
+            if isinstance(message, Withdrawn):
+                yield pb.ServerSignal(withdrawal=pb.Withdrawal(message_id=message.message_id))
+            elif message.remaining > 0:
+                yield pb.ServerSignal(work=_work(message))
+
+    def _file(self, member: Member, header: Any) -> tuple[PartialFile, Outgoing]:
+        node = node_id(member.fingerprint)
+        message = self._board.find(node, header.message_id)
+        if len(header.digest) != 32:
+            raise FedftError("FEDFT-7037", f"a digest of {len(header.digest)} bytes")
+        return self._inbox.file(node, header.digest.hex(), header.size), message
+
+    def _receive(self, file: PartialFile, header: Any, parts: Iterator[Any]) -> None:
+        if file.path.exists():
+            return
+        with file:
+            if file.offset != header.offset:
+                raise FedftError("FEDFT-7037", f"an upload from byte {header.offset}, here are {file.offset}")
+            for part in parts:
+                file.add(part.chunk.data)
+            file.finish()
+
+    def _disk(self, member: Member, error: OSError) -> FedftError:
+        problem = f"the server cannot keep the reply of {member.name}: {error.strerror}"
+        self._members.incident(member.name, "FEDFT-6212", problem)
+        return FedftError("FEDFT-6212", problem, hint="free space on the server; the client tries again")
+
+
+def _listen(signals: Iterator[Any], connection: ClientConnection) -> None:
+    try:
+        for _ in signals:
+            connection.heard()
+    except Exception:  # the stream broke: the connection is over, whatever the reason
+        pass
+    connection.end()
+
+
+def _work(message: Outgoing) -> Any:
+    return pb.Work(
+        message_id=message.message_id,
+        message_type=message.message_type,
+        group=message.group,
+        remaining_seconds=message.remaining,
+        digest=bytes.fromhex(message.digest),
+        size=len(message.envelope),
+    )
