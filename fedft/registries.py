@@ -1,0 +1,26 @@
+"""What there is of each kind: the one place that lists the built-in things.
+
+A new built-in is a file of its own and a line here; another package's is no line at all. The references are
+strings, so that a name can be checked without an import of torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fedft.registry import Registry
+
+if TYPE_CHECKING:
+    from fedft.adapters.initialisers.interface import Initialiser
+
+FRAMES: Registry[Initialiser] = Registry(
+    "frame initialiser",
+    "fedft.frames",
+    "fedft.adapters.initialisers.interface:Initialiser",
+    {
+        "lora-sb": "fedft.adapters.initialisers.lora_sb:LORA_SB",
+        "lora-xs": "fedft.adapters.initialisers.lora_xs:LORA_XS",
+        "pissa": "fedft.adapters.initialisers.pissa:PISSA",
+        "random": "fedft.adapters.initialisers.random:RANDOM",
+    },
+)
