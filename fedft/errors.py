@@ -1,35 +1,27 @@
-"""The one exception type that users see, with a stable code for every kind of failure.
-
-Every code is listed in docs/errors.md; a test compares the two. Codes are never reused. The bands:
-1xxx configuration, 2xxx models, adapters and frames, 3xxx data and training, 4xxx wire and codecs,
-5xxx aggregation, 6xxx store, runs and server, 7xxx client and link, 8xxx privacy, 9xxx quantisation
-and kernels.
-"""
+"""The one exception type that users see, with a stable code for every kind of failure."""
 
 from __future__ import annotations
 
-import re
+from fedft.codes import Code, Kind
 
-_CODE = re.compile(r"FEDFT-\d{4}")
+__all__ = ["Code", "FedftError", "Kind"]
 
 
 class FedftError(Exception):
     """A failure with a stable code, what happened with the value seen, and what to do about it.
 
     Args:
-        code: ``FEDFT-nnnn``, listed in docs/errors.md.
+        code: a ``Code``, or a peer's ``FEDFT-nnnn``, which may be one that this build does not know.
         message: what happened and the value seen, one sentence.
         hint: what the reader can do about it; empty when the message says so already.
 
     """
 
     def __init__(self, code: str, message: str, *, hint: str = "") -> None:
-        if not _CODE.fullmatch(code):
-            raise ValueError(f"not an error code: {code!r}")
-        self.code = code
+        self.code = Code(code)
         self.message = message
         self.hint = hint
-        super().__init__(code, message, hint)
+        super().__init__(self.code, message, hint)
 
     def __str__(self) -> str:
         tail = f" ({self.hint})" if self.hint else ""

@@ -14,7 +14,7 @@ from fedft.adapters.head import FullPrecisionHead
 from fedft.adapters.linear import AdaptedLinear
 from fedft.adapters.shared_input import share_inputs
 from fedft.adapters.targets import refuse_tied
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 class AdapterHandle:
@@ -62,7 +62,7 @@ class AdapterHandle:
         for name, parameter in found.items():
             if parameter.dtype != torch.float32:
                 raise FedftError(
-                    "FEDFT-2117",
+                    Code.ADAPTER_STATE_MISMATCH,
                     f"trainable parameter {name} has become {parameter.dtype}, training needs float32",
                     hint="set the model's dtype before attaching",
                 )
@@ -87,7 +87,10 @@ class AdapterHandle:
         parameters = self.named_trainable_parameters()
         if set(state) != set(parameters):
             missing, unknown = sorted(set(parameters) - set(state)), sorted(set(state) - set(parameters))
-            raise FedftError("FEDFT-2117", f"adapter state lacks {missing[:3]} and has unknown {unknown[:3]}")
+            raise FedftError(
+                Code.ADAPTER_STATE_MISMATCH,
+                f"adapter state lacks {missing[:3]} and has unknown {unknown[:3]}",
+            )
         for name, parameter in parameters.items():
             _check_value(name, state[name], parameter)
         with torch.no_grad():
@@ -113,7 +116,7 @@ class AdapterHandle:
 
     def _require_attached(self) -> None:
         if not self._attached:
-            raise FedftError("FEDFT-2115", "the adapters have been detached from the model")
+            raise FedftError(Code.ATTACHMENT_STATE, "the adapters have been detached from the model")
 
 
 def attach(model: nn.Module, frames: FrameSet, *, extra_trainable: Sequence[str] = ()) -> AdapterHandle:
@@ -135,14 +138,20 @@ def attach(model: nn.Module, frames: FrameSet, *, extra_trainable: Sequence[str]
 
 def _checked_modules(model: nn.Module, frames: FrameSet) -> dict[str, nn.Module]:
     if any(isinstance(module, AdaptedLinear) for module in model.modules()):
-        raise FedftError("FEDFT-2115", "the model carries adapters already", hint="detach them first")
+        raise FedftError(
+            Code.ATTACHMENT_STATE, "the model carries adapters already", hint="detach them first"
+        )
     modules = dict(model.named_modules())
     for name, frame in frames.items():
         if name not in modules:
-            raise FedftError("FEDFT-2110", f"the model has no module {name!r}, which a frame is for")
+            raise FedftError(
+                Code.MODULE_NOT_ADAPTABLE, f"the model has no module {name!r}, which a frame is for"
+            )
         shape = frozen.shape_of(modules[name])
         if shape != frame.shape:
-            raise FedftError("FEDFT-2114", f"{name}: frame for {frame.shape}, the weight is {shape}")
+            raise FedftError(
+                Code.FRAME_SHAPE_MISMATCH, f"{name}: frame for {frame.shape}, the weight is {shape}"
+            )
     refuse_tied(model, list(frames))
     return {name: modules[name] for name in frames}
 
@@ -153,11 +162,16 @@ def _matching_parameters(model: nn.Module, patterns: Sequence[str], frames: Fram
     for pattern in patterns:
         found = {n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"{pattern}.*")}
         if not found:
-            raise FedftError("FEDFT-2116", f"extra trainable pattern {pattern!r} matches no parameter")
+            raise FedftError(
+                Code.EXTRA_PARAMETER_NOT_FOUND, f"extra trainable pattern {pattern!r} matches no parameter"
+            )
         chosen |= found
     for name in chosen:
         if name.rpartition(".")[0] in frames:
-            raise FedftError("FEDFT-2116", f"{name} belongs to an adapted module, its base must stay frozen")
+            raise FedftError(
+                Code.EXTRA_PARAMETER_NOT_FOUND,
+                f"{name} belongs to an adapted module, its base must stay frozen",
+            )
     refuse_tied(model, sorted({name.rpartition(".")[0] for name in chosen}))
     return sorted(chosen)
 
@@ -167,7 +181,7 @@ def _adapted(name: str, module: nn.Module, frame: Frame) -> AdaptedLinear:
         return AdaptedLinear(module, frame).train(module.training)
     if not frozen.is_plain(module):
         raise FedftError(
-            "FEDFT-2110",
+            Code.MODULE_NOT_ADAPTABLE,
             f"{name}: a residual frame changes the base weight, which {type(module).__name__} cannot take",
             hint="use lora-sb, lora-xs or random on a quantised base",
         )
@@ -180,11 +194,13 @@ def _adapted(name: str, module: nn.Module, frame: Frame) -> AdaptedLinear:
 def _check_value(name: str, value: Tensor, parameter: nn.Parameter) -> None:
     if not value.is_floating_point() or value.shape != parameter.shape:
         raise FedftError(
-            "FEDFT-2117",
+            Code.ADAPTER_STATE_MISMATCH,
             f"adapter state {name} is {value.dtype} {tuple(value.shape)}, expected {tuple(parameter.shape)}",
         )
     if not torch.isfinite(value).all():
-        raise FedftError("FEDFT-2118", f"adapter state {name} holds a value that is not finite")
+        raise FedftError(
+            Code.ADAPTER_STATE_NOT_FINITE, f"adapter state {name} holds a value that is not finite"
+        )
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -12,7 +12,7 @@ from fedft.adapters import frozen
 from fedft.adapters.frame import Frame, FrameSet
 from fedft.adapters.gradients import checked_gradient
 from fedft.adapters.initialisers import Initialiser, InitialiserContext, get_initialiser
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 Gradients = Callable[[nn.Module, Sequence[str]], Iterable[tuple[str, Tensor]]]
 
@@ -47,10 +47,12 @@ def build_frames(
     """
     chosen = get_initialiser(initialiser)
     if not (math.isfinite(eta) and eta > 0):
-        raise FedftError("FEDFT-2106", f"eta is {eta}, it must be finite and positive")
+        raise FedftError(Code.INITIALISER_INPUT_MISSING, f"eta is {eta}, it must be finite and positive")
     if chosen.needs == "gradients" and gradients is None:
         raise FedftError(
-            "FEDFT-2106", f"initialiser {initialiser} needs gradients", hint="name a public data set"
+            Code.INITIALISER_INPUT_MISSING,
+            f"initialiser {initialiser} needs gradients",
+            hint="name a public data set",
         )
     modules = {name: _checked_module(model, name, rank) for name in targets}
 
@@ -67,7 +69,9 @@ def build_frames(
     # map, not a loop: a loop's variables would keep one full gradient alive while the next is computed.
     frames = dict(map(frame_of, pairs))
     if set(frames) != set(targets):
-        raise FedftError("FEDFT-2106", f"got gradients of {len(frames)} of {len(targets)} targets")
+        raise FedftError(
+            Code.INITIALISER_INPUT_MISSING, f"got gradients of {len(frames)} of {len(targets)} targets"
+        )
     return FrameSet(frames)
 
 
@@ -81,10 +85,12 @@ def _checked_module(model: nn.Module, name: str, rank: int) -> nn.Module:
     try:
         module = model.get_submodule(name)
     except AttributeError:
-        raise FedftError("FEDFT-2110", f"the model has no module {name!r}") from None
+        raise FedftError(Code.MODULE_NOT_ADAPTABLE, f"the model has no module {name!r}") from None
     shape = frozen.shape_of(module)
     if not 1 <= rank <= min(shape):
         raise FedftError(
-            "FEDFT-2104", f"rank {rank} does not fit {name} of shape {shape}", hint=f"use 1 to {min(shape)}"
+            Code.RANK_OUT_OF_RANGE,
+            f"rank {rank} does not fit {name} of shape {shape}",
+            hint=f"use 1 to {min(shape)}",
         )
     return module

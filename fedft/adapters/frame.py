@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 ORTHONORMALITY_TOLERANCE = 1e-6
 _FORMAT = "fedft-frames/1"
@@ -54,12 +54,16 @@ class Frame:
         shapes = tuple(tuple(t.shape) for t in (self.b, self.r0, self.a))
         if shapes != ((self.out_features, rank), (rank, rank), (rank, self.in_features)):
             raise FedftError(
-                "FEDFT-2101", f"frame: B, R0, A have shapes {shapes}, not (out,r), (r,r), (r,in)"
+                Code.FRAME_MALFORMED, f"frame: B, R0, A have shapes {shapes}, not (out,r), (r,r), (r,in)"
             )
         if not 1 <= rank <= min(self.shape):
-            raise FedftError("FEDFT-2104", f"rank {rank} does not fit a weight of shape {self.shape}")
+            raise FedftError(
+                Code.RANK_OUT_OF_RANGE, f"rank {rank} does not fit a weight of shape {self.shape}"
+            )
         if not (math.isfinite(self.scale) and self.scale > 0):
-            raise FedftError("FEDFT-2101", f"frame: scale is {self.scale}, it must be finite and positive")
+            raise FedftError(
+                Code.FRAME_MALFORMED, f"frame: scale is {self.scale}, it must be finite and positive"
+            )
         _check_orthonormal("B", self.b.T)
         _check_orthonormal("A", self.a)
 
@@ -103,7 +107,9 @@ class FrameSet(Mapping[str, Frame]):
 
     def __init__(self, frames: Mapping[str, Frame]) -> None:
         if not frames or "" in frames:
-            raise FedftError("FEDFT-2101", f"a frame set needs named frames, got names {sorted(frames)}")
+            raise FedftError(
+                Code.FRAME_MALFORMED, f"a frame set needs named frames, got names {sorted(frames)}"
+            )
         self._frames = {name: frames[name] for name in sorted(frames)}
 
     def __getitem__(self, name: str) -> Frame:
@@ -146,7 +152,7 @@ class FrameSet(Mapping[str, Frame]):
         found = self.digest()
         if found != expected:
             raise FedftError(
-                "FEDFT-2103",
+                Code.FRAME_DIGEST_MISMATCH,
                 f"frame digest mismatch: run expects {expected[:16]}…, this machine has {found[:16]}…",
                 hint="the base model, the seed or the adapter's configuration differs",
             )
@@ -172,12 +178,13 @@ class FrameSet(Mapping[str, Frame]):
             tensors = safetensors.torch.load(data)
         except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise FedftError(
-                "FEDFT-2109", f"frames: {len(data)} bytes are not safetensors: {error}"
+                Code.FRAME_ENCODING_INVALID, f"frames: {len(data)} bytes are not safetensors: {error}"
             ) from None
         frames = cls({name: _frame_of(name, parts) for name, parts in _grouped(tensors).items()})
         if frames.to_bytes() != data:
             raise FedftError(
-                "FEDFT-2109", f"frames: {len(data)} bytes are not in the canonical form {_FORMAT}"
+                Code.FRAME_ENCODING_INVALID,
+                f"frames: {len(data)} bytes are not in the canonical form {_FORMAT}",
             )
         return frames
 
@@ -185,10 +192,10 @@ class FrameSet(Mapping[str, Frame]):
 def _check_matrix(part: str, value: Tensor) -> None:
     if value.dtype != torch.float32 or value.dim() != 2:
         raise FedftError(
-            "FEDFT-2101", f"frame: {part} is {value.dtype} {tuple(value.shape)}, not a float32 matrix"
+            Code.FRAME_MALFORMED, f"frame: {part} is {value.dtype} {tuple(value.shape)}, not a float32 matrix"
         )
     if not torch.isfinite(value).all():
-        raise FedftError("FEDFT-2101", f"frame: {part} holds a value that is not finite")
+        raise FedftError(Code.FRAME_MALFORMED, f"frame: {part} holds a value that is not finite")
 
 
 def _check_orthonormal(part: str, rows: Tensor) -> None:
@@ -196,7 +203,7 @@ def _check_orthonormal(part: str, rows: Tensor) -> None:
     error = float((wide @ wide.T - torch.eye(len(wide), dtype=torch.float64)).abs().max())
     if error > ORTHONORMALITY_TOLERANCE:
         raise FedftError(
-            "FEDFT-2102",
+            Code.FRAME_NOT_ORTHONORMAL,
             f"frame: {part} is off orthonormal by {error:.2e}, allowed {ORTHONORMALITY_TOLERANCE}",
         )
 
@@ -211,10 +218,14 @@ def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def _frame_of(name: str, parts: Mapping[str, Tensor]) -> Frame:
     if tuple(sorted(parts)) != _PARTS:
-        raise FedftError("FEDFT-2109", f"frame {name!r}: has parts {sorted(parts)}, not {list(_PARTS)}")
+        raise FedftError(
+            Code.FRAME_ENCODING_INVALID, f"frame {name!r}: has parts {sorted(parts)}, not {list(_PARTS)}"
+        )
     scale, residual = parts["scale"], parts["residual"]
     if (scale.dtype, tuple(scale.shape)) != (torch.float64, (1,)):
-        raise FedftError("FEDFT-2109", f"frame {name!r}: scale is {scale.dtype} {tuple(scale.shape)}")
+        raise FedftError(
+            Code.FRAME_ENCODING_INVALID, f"frame {name!r}: scale is {scale.dtype} {tuple(scale.shape)}"
+        )
     if (residual.dtype, tuple(residual.shape)) != (torch.uint8, (1,)) or int(residual) > 1:
-        raise FedftError("FEDFT-2109", f"frame {name!r}: residual is not one byte of 0 or 1")
+        raise FedftError(Code.FRAME_ENCODING_INVALID, f"frame {name!r}: residual is not one byte of 0 or 1")
     return Frame(parts["b"], parts["a"], parts["r0"], float(scale), bool(residual))

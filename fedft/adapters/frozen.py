@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 @runtime_checkable
@@ -60,7 +60,9 @@ def shape_of(module: nn.Module) -> tuple[int, int]:
     if isinstance(module, FrozenLinear):
         return module.out_features, module.in_features
     raise FedftError(
-        "FEDFT-2110", f"a module of class {type(module).__name__} cannot carry an adapter", hint=_SUPPORTED
+        Code.MODULE_NOT_ADAPTABLE,
+        f"a module of class {type(module).__name__} cannot carry an adapter",
+        hint=_SUPPORTED,
     )
 
 

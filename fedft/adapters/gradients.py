@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedft.adapters import frozen
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 PerSampleLoss = Callable[[nn.Module, Any], Tensor]
 
@@ -44,7 +44,7 @@ class SampleGradients:
         """
         if self.layers_at_once < 1 or iter(self.batches) is self.batches:
             raise FedftError(
-                "FEDFT-2108",
+                Code.GRADIENT_SAMPLES_UNUSABLE,
                 f"gradients need batches that can be gone through again and layers_at_once >= 1, "
                 f"got {type(self.batches).__name__} and {self.layers_at_once}",
             )
@@ -67,7 +67,9 @@ class SampleGradients:
                 for tap in taps:
                     tap.remove()
         if not count:
-            raise FedftError("FEDFT-2108", "there is not one sample to compute gradients from")
+            raise FedftError(
+                Code.GRADIENT_SAMPLES_UNUSABLE, "there is not one sample to compute gradients from"
+            )
         return {name: tap.total.div_(count) for name, tap in zip(reversed(names), taps, strict=True)}
 
 
@@ -132,7 +134,7 @@ def _frozen_evaluation(model: nn.Module) -> Iterator[None]:
 def _checked_losses(losses: Tensor) -> Tensor:
     if losses.dim() != 1 or not len(losses):
         raise FedftError(
-            "FEDFT-2108",
+            Code.GRADIENT_SAMPLES_UNUSABLE,
             f"the per-sample loss has shape {tuple(losses.shape)}, expected (batch,) of at least 1",
         )
     return losses
@@ -141,10 +143,10 @@ def _checked_losses(losses: Tensor) -> Tensor:
 def checked_gradient(name: str, gradient: Tensor) -> None:
     """Raise FEDFT-2107 when the gradient is zero or not finite."""
     if not torch.isfinite(gradient).all():
-        raise FedftError("FEDFT-2107", f"{name}: the gradient holds a value that is not finite")
+        raise FedftError(Code.MATRIX_DEGENERATE, f"{name}: the gradient holds a value that is not finite")
     if not gradient.any():
         raise FedftError(
-            "FEDFT-2107",
+            Code.MATRIX_DEGENERATE,
             f"{name}: the gradient is zero everywhere",
             hint="the samples do not reach this weight; check their labels and the target modules",
         )

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from fedft.adapters import frozen
 from fedft.adapters.frame import Frame
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 class PerSampleSink(Protocol):
@@ -58,7 +58,9 @@ class AdaptedLinear(nn.Module):
         super().__init__()
         shape = frozen.shape_of(base)
         if shape != frame.shape:
-            raise FedftError("FEDFT-2114", f"frame for a weight of {frame.shape} on a module of {shape}")
+            raise FedftError(
+                Code.FRAME_SHAPE_MISMATCH, f"frame for a weight of {frame.shape} on a module of {shape}"
+            )
         self.out_features, self.in_features = shape
         dtype, device = frozen.placement(base)
         self.base = base
@@ -78,7 +80,9 @@ class AdaptedLinear(nn.Module):
         """Map ``(..., in)`` to ``(..., out)``, in the dtype of x."""
         if torch.is_autocast_enabled(x.device.type):
             raise FedftError(
-                "FEDFT-2120", "an adapted layer was called under autocast", hint="set model.dtype"
+                Code.AUTOCAST_UNSUPPORTED,
+                "an adapted layer was called under autocast",
+                hint="set model.dtype",
             )
         u = None if self.shared is None else self.shared.project(self, x)
         return _AdaptedMatmul.apply(x, self.R, self, u)  # type: ignore[no-any-return, no-untyped-call]

@@ -7,7 +7,7 @@ from torch import nn
 
 from fedft.adapters import frozen
 from fedft.adapters.attach import AdapterHandle
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 def merge(handle: AdapterHandle) -> nn.Module:
@@ -37,7 +37,7 @@ def _require_float32(name: str, module: nn.Module) -> None:
     dtype = frozen.dense_weight(module).dtype if plain else None
     if dtype != torch.float32:
         raise FedftError(
-            "FEDFT-2119",
+            Code.MERGE_NEEDS_FLOAT32,
             f"{name}: a weight in {dtype or type(module).__name__} cannot take the adapter, whose change is "
             "below its resolution",
             hint="merge into the float32 model, or export the adapter on its own",

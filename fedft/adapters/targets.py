@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from fedft.adapters import frozen
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _DECODER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _ENCODER = (
@@ -52,13 +52,13 @@ def resolve_targets(model: nn.Module, patterns: Sequence[str] | Literal["auto"])
         found = [name for name in linears if _matches(name, pattern)]
         if not found:
             raise FedftError(
-                "FEDFT-2111",
+                Code.TARGET_NOT_FOUND,
                 f"target pattern {pattern!r} matches none of the model's {len(linears)} linear modules",
                 hint=f"they end in {sorted({name.rpartition('.')[2] for name in linears})}",
             )
         targets.update(found)
     if not targets:
-        raise FedftError("FEDFT-2111", "the list of target patterns is empty", hint='use "auto"')
+        raise FedftError(Code.TARGET_NOT_FOUND, "the list of target patterns is empty", hint='use "auto"')
     refuse_tied(model, sorted(targets))
     return sorted(targets)
 
@@ -74,7 +74,7 @@ def refuse_tied(model: nn.Module, targets: Sequence[str]) -> None:
             tied = sorted(owners[_place(parameter)] - {f"{target}.{name}"})
             if tied:
                 raise FedftError(
-                    "FEDFT-2113",
+                    Code.TARGET_WEIGHT_TIED,
                     f"target {target} shares its {name} with {tied[0]}: adapting one would change both",
                     hint="leave it out of the targets",
                 )
@@ -96,7 +96,10 @@ def head_parameters(model: nn.Module) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
     head = [name for name in names if not name.startswith(prefix)]
     if not head or len(head) == len(names):
-        raise FedftError("FEDFT-2116", f"{type(model).__name__} has no head apart from its body {prefix!r}")
+        raise FedftError(
+            Code.EXTRA_PARAMETER_NOT_FOUND,
+            f"{type(model).__name__} has no head apart from its body {prefix!r}",
+        )
     return head
 
 
@@ -104,7 +107,7 @@ def _defaults(model: nn.Module) -> list[str]:
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in ARCHITECTURES:
         raise FedftError(
-            "FEDFT-2112",
+            Code.NO_DEFAULT_TARGETS,
             f"no default targets for architecture {kind!r}; known are {sorted(ARCHITECTURES)}",
             hint="name the target modules in the configuration",
         )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.identity.keys import parse_public_signing_key
 from fedft.identity.members import Member, Role
 
@@ -69,20 +69,21 @@ class Registry:
         rows = self._read("SELECT * FROM members WHERE fingerprint = ?", fingerprint)
         if not rows:
             raise FedftError(
-                "FEDFT-7032",
+                Code.KEY_NOT_ENROLLED,
                 f"key {fingerprint[:16]}… is not enrolled",
                 hint="send request.json to the server's operator: fedft admin clients enroll",
             )
         record = MemberRecord(**rows[0])
         if record.revoked_at:
             raise FedftError(
-                "FEDFT-7033",
+                Code.KEY_REVOKED,
                 f"the key of {record.name} was revoked at {record.revoked_at}: {record.reason}",
                 hint="ask the server's operator; a new key needs a new request",
             )
         if record.role not in roles:
             raise FedftError(
-                "FEDFT-6207", f"{record.name} has the role {record.role}; this takes {' or '.join(roles)}"
+                Code.ROLE_NOT_ALLOWED,
+                f"{record.name} has the role {record.role}; this takes {' or '.join(roles)}",
             )
         key = parse_public_signing_key(record.signing_key.encode()) if record.signing_key else None
         return Member(record.fingerprint, record.name, record.role, key)
@@ -96,7 +97,9 @@ class Registry:
         found = [record for record in self.members() if record.name == name]
         if not found:
             known = ", ".join(record.name for record in self.members()) or "none"
-            raise FedftError("FEDFT-6206", f"nobody is enrolled as {name!r}", hint=f"enrolled: {known}")
+            raise FedftError(
+                Code.MEMBER_NOT_FOUND, f"nobody is enrolled as {name!r}", hint=f"enrolled: {known}"
+            )
         return next((record for record in found if not record.revoked_at), found[-1])
 
     def enroll(self, record: MemberRecord, *, replace: bool = False) -> list[MemberRecord]:
@@ -112,7 +115,7 @@ class Registry:
             present = [MemberRecord(**row) for row in rows]
             if present and (present[0].revoked_at or present[0].name != record.name):
                 raise FedftError(
-                    "FEDFT-6205",
+                    Code.ENROLMENT_CONFLICT,
                     f"this key was enrolled as {present[0].name}"
                     + (" and revoked" if present[0].revoked_at else ""),
                     hint="the site needs new keys: fedft client join in a new folder",
@@ -120,7 +123,7 @@ class Registry:
             others = self._holders(database, record)
             if others and not replace:
                 raise FedftError(
-                    "FEDFT-6205",
+                    Code.ENROLMENT_CONFLICT,
                     f"{record.name} is enrolled with another key",
                     hint="choose another name, or replace the key with --replace",
                 )
@@ -135,7 +138,7 @@ class Registry:
         """Take a member's key back; FEDFT-6206 when nobody of this name is enrolled."""
         record = self.member(name)
         if record.revoked_at:
-            raise FedftError("FEDFT-6206", f"{name} is revoked already, since {record.revoked_at}")
+            raise FedftError(Code.MEMBER_NOT_FOUND, f"{name} is revoked already, since {record.revoked_at}")
         with self._write() as database:
             _revoke(database, record.fingerprint, reason)
         return self.member(name)
@@ -205,7 +208,7 @@ def _now() -> str:
 
 def _unusable(error: sqlite3.Error) -> FedftError:
     return FedftError(
-        "FEDFT-6211",
+        Code.REGISTRY_UNUSABLE,
         f"the server's registry cannot be used: {error}",
         hint="check disk space and permissions",
     )

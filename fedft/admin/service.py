@@ -17,7 +17,7 @@ from fedft.admin.audit_log import AuditLog
 from fedft.admin.event_stream import EventStream, event_to_dict
 from fedft.admin.registry import MemberRecord, Registry
 from fedft.config.load import from_json
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.identity.authority import Authority
 from fedft.identity.documents import read_request
 from fedft.identity.enrolment import enroll
@@ -241,7 +241,7 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         rounds: list[RoundRecord] = self._store.rounds(run.id)
         found = [record for record in rounds if number is None or record.round == number][-1:]
         if not found:
-            raise FedftError("FEDFT-6003", f"round {number} of {run.id} is not committed")
+            raise FedftError(Code.ROUND_NOT_COMMITTED, f"round {number} of {run.id} is not committed")
         return {"run": run.id, **asdict(found[0])}
 
     def _settled(self, run_id: str) -> bool:
@@ -252,7 +252,7 @@ class AdminService(AdminServicer):  # type: ignore[misc]
     def _enroll(self, who: str, request: Any) -> dict[str, Any]:
         role: Role = request.role or "client"
         if role not in ("client", "viewer", "operator"):
-            raise FedftError("FEDFT-6207", f"{role[:40]!r} is no role: client, viewer or operator")
+            raise FedftError(Code.ROLE_NOT_ALLOWED, f"{role[:40]!r} is no role: client, viewer or operator")
         name = read_request(request.request).name
         self._audit.write(who, "enroll", name=name, role=role, replace=request.replace)
         record, certificate, replaced = enroll(
@@ -265,7 +265,9 @@ class AdminService(AdminServicer):  # type: ignore[misc]
     def _revoke(self, who: str, name: str, reason: str) -> dict[str, Any]:
         if name == who:
             raise FedftError(
-                "FEDFT-6207", "an operator cannot revoke the key in use", hint="let another operator do it"
+                Code.ROLE_NOT_ALLOWED,
+                "an operator cannot revoke the key in use",
+                hint="let another operator do it",
             )
         self._registry.member(name)
         self._audit.write(who, "revoke", name=name, reason=reason)
@@ -274,7 +276,7 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         return self._member(record)
 
     def _expel(self, record: MemberRecord, reason: str) -> None:
-        error = FedftError("FEDFT-7033", f"the key of {record.name} was revoked: {reason}")
+        error = FedftError(Code.KEY_REVOKED, f"the key of {record.name} was revoked: {reason}")
         self._board.expel(node_id(record.fingerprint), error)
 
     def _start(self, who: str, config_json: str) -> dict[str, Any]:
@@ -294,7 +296,7 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         from fedft.simulation.checkpoints import export_run
 
         if kind not in ("peft", "merged"):
-            raise FedftError("FEDFT-6208", f"{kind[:40]!r} cannot be exported: peft or merged")
+            raise FedftError(Code.RUN_STATE_CONFLICT, f"{kind[:40]!r} cannot be exported: peft or merged")
         return export_run(self._store, run, out, kind, number)  # type: ignore[arg-type]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedft.aggregation.exact_sum import CAPACITY_BITS, ExactSum
 from fedft.codecs import DecodedUpdate, Domain, Manifest
 from fedft.codecs.rotation import padded_size, unrotate
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 
 FRACTION_BITS = 48
@@ -55,7 +55,7 @@ class ExactAccumulator:
         # A value on the grid must itself fit an int64 before it is split into limbs, and so must a weight.
         if not (fits and grid <= 62 and 1 <= max_weight <= 1 << 30 and 0 <= fraction_bits <= 62):
             raise FedftError(
-                "FEDFT-5012",
+                Code.CAPS_INCONSISTENT,
                 f"{fraction_bits} fraction bits, weights to {max_weight} and values to {max_abs:g} "
                 f"do not fit the accumulator",
                 hint="2^fraction_bits · max_abs may reach 2^62, times max_weight 2^78",
@@ -98,11 +98,13 @@ class ExactAccumulator:
     def check(self, peak: float, weight: int) -> None:
         """Raise what ``add`` would for a contribution of this weight with values up to ``peak``."""
         if weight < 1:
-            raise FedftError("FEDFT-5008", f"weight {weight} is not positive")
+            raise FedftError(Code.WEIGHT_NOT_POSITIVE, f"weight {weight} is not positive")
         if weight > self.max_weight:
-            raise FedftError("FEDFT-5009", f"weight {weight} is above the cap of {self.max_weight}")
+            raise FedftError(Code.WEIGHT_ABOVE_CAP, f"weight {weight} is above the cap of {self.max_weight}")
         if not peak <= self.max_abs:
-            raise FedftError("FEDFT-5010", f"a value of magnitude {peak:g}, at most {self.max_abs:g} allowed")
+            raise FedftError(
+                Code.VALUE_OUT_OF_RANGE, f"a value of magnitude {peak:g}, at most {self.max_abs:g} allowed"
+            )
 
     def merge(self, other: ExactAccumulator) -> None:
         """Add everything that another accumulator holds.
@@ -113,7 +115,9 @@ class ExactAccumulator:
         """
         mine = (self.manifest, self.fraction_bits, self.seed)
         if mine != (other.manifest, other.fraction_bits, other.seed):
-            raise FedftError("FEDFT-5013", "accumulators of different manifests, grids or seeds do not add")
+            raise FedftError(
+                Code.PARTIAL_SUMS_MISMATCH, "accumulators of different manifests, grids or seeds do not add"
+            )
         for domain, theirs in other._sums.items():
             self._sum(domain).merge(theirs)
         self._counted(other.total_weight, other.count)
@@ -126,7 +130,7 @@ class ExactAccumulator:
 
         """
         if self.total_weight == 0:
-            raise FedftError("FEDFT-5014", "the mean of no updates does not exist")
+            raise FedftError(Code.NO_UPDATES, "the mean of no updates does not exist")
         return self.manifest.unflatten((self.total() / self.total_weight).astype(np.float32))
 
     def total(self) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedft.codecs.interface import Floats
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 LOW_BITS = 32
 CAPACITY_BITS = 94
@@ -86,7 +86,7 @@ class ExactSum:
         if self._bound + largest >= 1 << CAPACITY_BITS:
             reach = (self._bound + largest).bit_length()
             raise FedftError(
-                "FEDFT-5011",
+                Code.SUM_OVERFLOW,
                 f"the sum could reach 2^{reach}, there is room for 2^{CAPACITY_BITS}",
                 hint="fewer clients a round, or a lower weight cap, value cap or number of fraction bits",
             )

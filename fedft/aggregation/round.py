@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedft.aggregation.accumulator import FRACTION_BITS, MAX_ABS, MAX_WEIGHT, ExactAccumulator
 from fedft.codecs import CodecContext, CodecSpec, DecodedUpdate, Manifest, decode_update
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.wire.messages import ModelRef, RoundRef, Update
 
 Weighting = Literal["examples", "uniform"]
@@ -112,21 +112,24 @@ class RoundAggregator:
     def _check_reference(self, client_key: str, update: Update) -> None:
         if update.round != self._round:
             raise FedftError(
-                "FEDFT-5001", f"the update is for {_at(update.round)}, this is {_at(self._round)}"
+                Code.UPDATE_WRONG_ROUND, f"the update is for {_at(update.round)}, this is {_at(self._round)}"
             )
         if client_key not in self._cohort:
-            raise FedftError("FEDFT-5006", f"client {client_key[:16]} was not asked in this round")
+            raise FedftError(Code.CLIENT_NOT_SAMPLED, f"client {client_key[:16]} was not asked in this round")
         if update.client_id != client_key:
             raise FedftError(
-                "FEDFT-5007", f"client {client_key[:16]} sent an update of {update.client_id[:16]}"
+                Code.UPDATE_WRONG_CLIENT,
+                f"client {client_key[:16]} sent an update of {update.client_id[:16]}",
             )
         if client_key in self._counted:
-            raise FedftError("FEDFT-5015", f"client {client_key[:16]} has an update in this round already")
+            raise FedftError(
+                Code.DUPLICATE_UPDATE, f"client {client_key[:16]} has an update in this round already"
+            )
         mine, theirs = self._model, update.model
-        _same("FEDFT-5002", "base model", mine.base_digest, theirs.base_digest)
-        _same("FEDFT-5003", "frame", mine.frame_digest, theirs.frame_digest)
-        _same("FEDFT-5004", "manifest", self._manifest_digest, theirs.manifest_digest)
-        _same("FEDFT-5005", "global state", mine.global_state_digest, theirs.global_state_digest)
+        _same(Code.UPDATE_WRONG_BASE, "base model", mine.base_digest, theirs.base_digest)
+        _same(Code.UPDATE_WRONG_FRAME, "frame", mine.frame_digest, theirs.frame_digest)
+        _same(Code.UPDATE_WRONG_MANIFEST, "manifest", self._manifest_digest, theirs.manifest_digest)
+        _same(Code.UPDATE_WRONG_STATE, "global state", mine.global_state_digest, theirs.global_state_digest)
 
     def _decode(self, update: Update, weight: int) -> DecodedUpdate:
         # The weight is cheap to check, so it goes before the decoding.
@@ -135,7 +138,8 @@ class RoundAggregator:
         decoded = decode_update(update.shards, manifest, self._context, accepted=self._accepted)
         if self._max_norm is not None and not decoded.norm <= self._max_norm:
             raise FedftError(
-                "FEDFT-5016", f"the update's norm is {decoded.norm:g}, at most {self._max_norm:g} is allowed"
+                Code.UPDATE_NORM_ABOVE_LIMIT,
+                f"the update's norm is {decoded.norm:g}, at most {self._max_norm:g} is allowed",
             )
         return decoded
 

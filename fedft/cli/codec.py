@@ -10,6 +10,7 @@ import typer
 
 from fedft.cli.arguments import DEFAULT_STORE, Json, Run, Store, examples
 from fedft.cli.output import console, new_table, print_json
+from fedft.errors import Code
 
 app = typer.Typer(no_args_is_help=True, help="Compare the codecs of updates.")
 
@@ -47,7 +48,7 @@ def bench(
     record = kept.run(run)
     number = kept.last_round(record.id) or 0
     if number == 0:
-        raise FedftError("FEDFT-6003", f"run {record.id} has no committed round of training yet")
+        raise FedftError(Code.ROUND_NOT_COMMITTED, f"run {record.id} has no committed round of training yet")
     states = [kept.state(record.id, n) for n in range(max(0, number - last), number + 1)]
     updates = [{name: after[name] - before[name] for name in after} for before, after in pairwise(states)]
     figures = measure_codecs(updates)

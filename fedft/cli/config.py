@@ -10,7 +10,7 @@ import typer
 
 from fedft.cli.arguments import Json, Overrides, examples
 from fedft.cli.output import OK, USAGE, cell, console, print_json
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 commands = typer.Typer(no_args_is_help=True, help="Write, check and show a run's configuration.")
 
@@ -106,7 +106,9 @@ def _write(path: Path, text: str, force: bool) -> None:
             file.write(text)
     except FileExistsError:
         raise FedftError(
-            "FEDFT-1005", f"{path} exists already", hint="name another file, or overwrite it with --force"
+            Code.CONFIG_EXISTS,
+            f"{path} exists already",
+            hint="name another file, or overwrite it with --force",
         ) from None
     except OSError as error:
-        raise FedftError("FEDFT-1006", f"cannot write {path}: {error.strerror}") from error
+        raise FedftError(Code.CONFIG_NOT_WRITABLE, f"cannot write {path}: {error.strerror}") from error

@@ -10,7 +10,7 @@ import typer
 
 from fedft.cli.arguments import Json, Overrides, examples
 from fedft.cli.output import cell, console, new_table, print_json
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 if TYPE_CHECKING:
     from fedft.client.site.config import SiteConfig
@@ -175,7 +175,7 @@ def _read_export(path: Path) -> dict[str, Any]:
         found = json_module.loads(path.read_text("utf-8"))
         return {"entries": list(found["entries"]), "head": str(found["head"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FedftError("FEDFT-8203", f"{path} is not an exported ledger: {error}") from None
+        raise FedftError(Code.LEDGER_ALTERED, f"{path} is not an exported ledger: {error}") from None
 
 
 def _say(json: bool, text: str, **facts: Any) -> None:

@@ -13,13 +13,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedft.errors import FedftError
+from fedft.errors import FedftError, Kind
 from fedft.report.format import clean
 
 SCHEMA_VERSION = 1
 """Version of every JSON object that the command prints; it changes when a key changes its meaning."""
 
 OK, FAILURE, USAGE, UNREACHABLE, NOT_ALLOWED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+_STATUS = {
+    Kind.USAGE: USAGE,
+    Kind.UNAVAILABLE: UNREACHABLE,
+    Kind.UNAUTHENTICATED: NOT_ALLOWED,
+    Kind.DENIED: NOT_ALLOWED,
+}
 _WIDTH_OF_A_PIPE = 200
 
 
@@ -58,14 +64,10 @@ def print_error(error: FedftError) -> None:
 
 
 def exit_code(error: FedftError) -> int:
-    """Return 2 for mistakes in the configuration or the command line (1xxx), 3 for a server that is not
-    reached, 4 for one that refuses the caller, 1 for everything else.
+    """Return 2 for mistakes in the configuration or the command line, 3 for a server that is not reached, 4
+    for one that refuses the caller, 1 for everything else.
     """
-    if error.code in ("FEDFT-7030", "FEDFT-7031"):
-        return UNREACHABLE
-    if error.code in ("FEDFT-6207", "FEDFT-7032", "FEDFT-7033"):
-        return NOT_ALLOWED
-    return USAGE if error.code.startswith("FEDFT-1") else FAILURE
+    return _STATUS.get(error.code.kind, FAILURE)
 
 
 def new_table(*columns: str, left: tuple[str, ...] = ()) -> Table:

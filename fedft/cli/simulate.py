@@ -12,7 +12,7 @@ import typer
 
 from fedft.cli.arguments import DEFAULT_STORE, Json, OptionalStore, Overrides, examples
 from fedft.cli.output import INTERRUPTED, console, error_console, exit_code, print_error, print_json
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 if TYPE_CHECKING:
     from fedft.cli.progress import RunObserver
@@ -121,7 +121,7 @@ def _open(folder: Path, *, create: bool = True) -> RunStore:
 def _refuse_changes(source: str | None, overrides: list[str] | None) -> None:
     if source is not None or overrides:
         raise FedftError(
-            "FEDFT-1007",
+            Code.RESUME_WITH_CONFIG,
             "a resumed run keeps the configuration that it was started with",
             hint="leave out CONFIG and --set, or start a new run without --resume",
         )

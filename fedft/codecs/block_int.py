@@ -13,7 +13,7 @@ from fedft.codecs.entropy import huffman, unhuffman
 from fedft.codecs.interface import CodecContext, Domain, Sink
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import BLOCK_INT, BlockIntParams, CodecSpec, Shard
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 
 _RAW, _HUFFMAN = 0, 1
@@ -45,7 +45,7 @@ class BlockInt:
     def __post_init__(self) -> None:
         if self.bits not in (4, 8) or not 16 <= self.block <= _MAX_BLOCK or self.block % 2:
             raise FedftError(
-                "FEDFT-4011",
+                Code.CODEC_OPTIONS_INVALID,
                 f"block integers of {self.bits} bits in blocks of {self.block}",
                 hint=f"4 or 8 bits, an even block from 16 to {_MAX_BLOCK}",
             )
@@ -68,7 +68,9 @@ class BlockInt:
     def encode(self, tensors: Arrays, manifest: Manifest, context: CodecContext) -> list[Shard]:
         """Code as one shard; raises FEDFT-4019 without a generator."""
         if context.generator is None:
-            raise FedftError("FEDFT-4019", f"codec {self.name} needs a generator for its rounding")
+            raise FedftError(
+                Code.CODEC_CONTEXT_MISSING, f"codec {self.name} needs a generator for its rounding"
+            )
         flat = finite_vector(tensors, manifest)
         padded = np.zeros(_ceil(flat.size, self.block) * self.block, dtype=np.float32)
         padded[: flat.size] = flat
@@ -102,7 +104,9 @@ class BlockInt:
     def _unpack(self, blob: bytes, count: int) -> NDArray[np.int8]:
         size = _ceil(count * self.bits, 8)
         if not blob or blob[0] not in (_RAW, _HUFFMAN):
-            raise FedftError("FEDFT-4013", f"a block-integer blob begins with {blob[:1].hex() or 'nothing'}")
+            raise FedftError(
+                Code.BLOB_MALFORMED, f"a block-integer blob begins with {blob[:1].hex() or 'nothing'}"
+            )
         data: bytes | memoryview = memoryview(blob)[1:]
         if blob[0] == _HUFFMAN:
             data = unhuffman(data, size)
@@ -112,7 +116,9 @@ class BlockInt:
         if self.bits == 4:
             codes = _from_nibbles(codes.view(np.uint8), count)
         if int(codes.min()) < -self._largest:
-            raise FedftError("FEDFT-4013", f"a code is {int(codes.min())}, the lowest is {-self._largest}")
+            raise FedftError(
+                Code.BLOB_MALFORMED, f"a code is {int(codes.min())}, the lowest is {-self._largest}"
+            )
         return codes
 
 
@@ -165,7 +171,7 @@ def _from_nibbles(data: NDArray[np.uint8], count: int) -> NDArray[np.int8]:
     raised[1::2] = data >> 4
     raised -= 8
     if count % 2 and raised[-1] != 0:
-        raise FedftError("FEDFT-4013", "the padding of the codes is not zero")
+        raise FedftError(Code.BLOB_MALFORMED, "the padding of the codes is not zero")
     return raised[:count]
 
 

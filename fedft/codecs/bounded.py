@@ -6,7 +6,7 @@ from fedft.codecs.interface import Codec, CodecContext
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import Shard
 from fedft.codecs.update import decode_update
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 
 _ATTEMPTS = 8
@@ -32,4 +32,6 @@ def encode_bounded(
         shrink = (1 - 2.0**-12) * max_norm / norm
         tensors = {name: (shrink * array).astype("float32") for name, array in tensors.items()}
         shards = codec.encode(tensors, manifest, context)
-    raise FedftError("FEDFT-4023", f"codec {codec.name} does not keep within a norm of {max_norm:g}")
+    raise FedftError(
+        Code.CODEC_EXCEEDS_NORM, f"codec {codec.name} does not keep within a norm of {max_norm:g}"
+    )

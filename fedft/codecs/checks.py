@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fedft.codecs.interface import Floats
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import Shard
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 
 CHUNK = 1 << 15
@@ -20,7 +20,7 @@ def finite_vector(tensors: Arrays, manifest: Manifest) -> NDArray[np.float32]:
     flat = manifest.flatten(tensors)
     if not all(np.isfinite(flat[first : first + CHUNK]).all() for first in range(0, flat.size, CHUNK)):
         where = manifest.tensors[int(np.searchsorted(manifest.offsets, _first_bad(flat), "right")) - 1]
-        raise FedftError("FEDFT-4016", f"{where.name} holds NaN or infinity and cannot be encoded")
+        raise FedftError(Code.TENSOR_NOT_FINITE, f"{where.name} holds NaN or infinity and cannot be encoded")
     return flat
 
 
@@ -29,7 +29,7 @@ def extent(shard: Shard, manifest: Manifest) -> tuple[int, int]:
     last = shard.first_tensor + shard.tensor_count
     if shard.first_tensor < 0 or shard.tensor_count < 1 or last > len(manifest.tensors):
         raise FedftError(
-            "FEDFT-4012",
+            Code.SHARDS_INCOMPLETE,
             f"a shard covers tensors {shard.first_tensor} to {last - 1}, "
             f"the manifest has {len(manifest.tensors)}",
         )
@@ -39,7 +39,7 @@ def extent(shard: Shard, manifest: Manifest) -> tuple[int, int]:
 def expect_size(blob: bytes, size: int, what: str) -> None:
     """Raise FEDFT-4013 unless the blob has exactly this many bytes."""
     if len(blob) != size:
-        raise FedftError("FEDFT-4013", f"{what} has {len(blob)} bytes, expected {size}")
+        raise FedftError(Code.BLOB_MALFORMED, f"{what} has {len(blob)} bytes, expected {size}")
 
 
 def read_scales(shard: Shard, count: int) -> NDArray[np.float32]:
@@ -48,12 +48,16 @@ def read_scales(shard: Shard, count: int) -> NDArray[np.float32]:
     Subnormal factors are refused too: no honest update has them, and arithmetic on them is slow.
     """
     if len(shard.scales) != 4 * count:
-        raise FedftError("FEDFT-4014", f"{len(shard.scales)} bytes of scales, expected {4 * count}")
+        raise FedftError(
+            Code.CODED_VALUE_INVALID, f"{len(shard.scales)} bytes of scales, expected {4 * count}"
+        )
     scales = np.frombuffer(shard.scales, dtype="<f4")
     tiny = np.finfo(np.float32).tiny
     good = np.isfinite(scales) & ((scales == 0) | (scales >= tiny))
     if not good.all():
-        raise FedftError("FEDFT-4014", f"scale {float(scales[_first_bad(scales, good)])!r} is not allowed")
+        raise FedftError(
+            Code.CODED_VALUE_INVALID, f"scale {float(scales[_first_bad(scales, good)])!r} is not allowed"
+        )
     return scales
 
 
@@ -70,7 +74,7 @@ def finite_peak(values: Floats) -> float:
     """Give the largest magnitude; raises FEDFT-4014 when a value is NaN or infinite."""
     peak = max(float(values.max()), -float(values.min()))
     if not np.isfinite(peak):
-        raise FedftError("FEDFT-4014", "a value is NaN or infinite")
+        raise FedftError(Code.CODED_VALUE_INVALID, "a value is NaN or infinite")
     return abs(peak)
 
 

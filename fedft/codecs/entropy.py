@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 ESCAPE = 255
 """Stands for 255 skipped positions; the gap goes on with the next byte."""
@@ -29,9 +29,9 @@ def unhuffman(data: bytes | memoryview, size: int) -> bytes:
         # One byte more than expected: a stream that fits ends before it is used.
         decoded = decoder.decompress(data, size + 1)
     except zlib.error as error:
-        raise FedftError("FEDFT-4013", f"a blob's DEFLATE stream is broken: {error}") from None
+        raise FedftError(Code.BLOB_MALFORMED, f"a blob's DEFLATE stream is broken: {error}") from None
     if len(decoded) != size or not decoder.eof or decoder.unused_data or decoder.unconsumed_tail:
-        raise FedftError("FEDFT-4013", f"a blob's DEFLATE stream does not hold exactly {size} bytes")
+        raise FedftError(Code.BLOB_MALFORMED, f"a blob's DEFLATE stream does not hold exactly {size} bytes")
     return decoded
 
 
@@ -58,12 +58,14 @@ def positions_of(symbols: NDArray[np.uint8], count: int, size: int) -> NDArray[n
     final = symbols != ESCAPE
     found = int(np.count_nonzero(final))
     if found != count or (symbols.size > 0 and symbols[-1] == ESCAPE):
-        raise FedftError("FEDFT-4013", f"gap bytes give {found} positions or end in an escape, not {count}")
+        raise FedftError(
+            Code.BLOB_MALFORMED, f"gap bytes give {found} positions or end in an escape, not {count}"
+        )
     reached = np.cumsum(symbols, dtype=np.int64)
     if found == symbols.size:
         positions = reached + np.arange(count)
     else:
         positions = (reached + np.cumsum(final) - 1)[final]
     if count and int(positions[-1]) >= size:
-        raise FedftError("FEDFT-4013", f"gap bytes reach position {int(positions[-1])} of {size}")
+        raise FedftError(Code.BLOB_MALFORMED, f"gap bytes reach position {int(positions[-1])} of {size}")
     return positions

@@ -19,7 +19,7 @@ from fedft.codecs.interface import Codec, CodecContext
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import Shard
 from fedft.codecs.update import decode_flat
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.tensors import Arrays
 
@@ -60,7 +60,7 @@ class ErrorFeedback:
 
     def __init__(self, identity: ResidualIdentity, manifest: Manifest) -> None:
         if identity.manifest_digest != manifest.digest():
-            raise FedftError("FEDFT-4021", "the residual's identity names another manifest")
+            raise FedftError(Code.RESIDUAL_MISMATCH, "the residual's identity names another manifest")
         self.identity = identity
         self.pending: Pending | None = None
         self._manifest = manifest
@@ -93,7 +93,9 @@ class ErrorFeedback:
 
         """
         if self.pending is not None:
-            raise FedftError("FEDFT-4020", f"the update of round {self.pending.round} is not settled yet")
+            raise FedftError(
+                Code.PENDING_UPDATE, f"the update of round {self.pending.round} is not settled yet"
+            )
         corrected = self._manifest.flatten(delta)
         corrected += self._residual
         shards = encode_bounded(
@@ -154,7 +156,7 @@ class ErrorFeedback:
         if facts["identity"] != asdict(identity):
             theirs = facts["identity"]
             raise FedftError(
-                "FEDFT-4021",
+                Code.RESIDUAL_MISMATCH,
                 f"the residual in {path.name} is of run {theirs.get('run_id')} and frame "
                 f"{str(theirs.get('frame_digest'))[:12]}, this is run {identity.run_id} and frame "
                 f"{identity.frame_digest[:12]}",
@@ -166,7 +168,7 @@ class ErrorFeedback:
             vector.dtype != np.float32 or vector.shape != (manifest.total_elements,)
             for vector in vectors.values()
         ):
-            raise FedftError("FEDFT-4022", f"{path.name} does not hold the vectors that it should")
+            raise FedftError(Code.RESIDUAL_DAMAGED, f"{path.name} does not hold the vectors that it should")
         feedback._residual = vectors["residual"]
         if facts["pending"]:
             feedback._corrected, feedback._remainder = vectors["corrected"], vectors["remainder"]
@@ -175,7 +177,7 @@ class ErrorFeedback:
 
     def _close(self, residual: NDArray[np.float32]) -> None:
         if self.pending is None:
-            raise FedftError("FEDFT-4020", "no update is pending")
+            raise FedftError(Code.PENDING_UPDATE, "no update is pending")
         self._residual = residual
         self._corrected = self._remainder = residual
         self.pending = None
@@ -188,7 +190,7 @@ def _require_contraction(
     before, after = np.sqrt(squared_norm(corrected)), np.sqrt(squared_norm(remainder))
     if after >= before > 0:
         raise FedftError(
-            "FEDFT-4018",
+            Code.NOT_A_CONTRACTION,
             f"codec {codec.name} leaves {after:.3g} of an update of norm {before:.3g}; "
             f"error feedback would diverge",
             hint="use a codec with a smaller error, or this one without error feedback",
@@ -205,7 +207,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
         return facts, vectors
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise FedftError(
-            "FEDFT-4022",
+            Code.RESIDUAL_DAMAGED,
             f"{path.name} is not a residual: {error}",
             hint="delete it; the client goes on with an empty residual",
         ) from None

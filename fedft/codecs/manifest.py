@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 
 
@@ -43,10 +43,10 @@ class Manifest:
     def __post_init__(self) -> None:
         names = [tensor.name for tensor in self.tensors]
         if not names or len(set(names)) != len(names):
-            raise FedftError("FEDFT-4015", f"a manifest needs distinct tensor names, got {names[:5]}")
+            raise FedftError(Code.TENSOR_MISMATCH, f"a manifest needs distinct tensor names, got {names[:5]}")
         empty = [tensor.name for tensor in self.tensors if tensor.size < 1]
         if empty:
-            raise FedftError("FEDFT-4015", f"tensors without elements: {empty[:5]}")
+            raise FedftError(Code.TENSOR_MISMATCH, f"tensors without elements: {empty[:5]}")
 
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Manifest:
@@ -82,12 +82,14 @@ class Manifest:
         """
         wrong = {tensor.name for tensor in self.tensors} ^ set(state)
         if wrong:
-            raise FedftError("FEDFT-4015", f"tensor names differ from the manifest: {sorted(wrong)[:5]}")
+            raise FedftError(
+                Code.TENSOR_MISMATCH, f"tensor names differ from the manifest: {sorted(wrong)[:5]}"
+            )
         for tensor in self.tensors:
             array = state[tensor.name]
             if array.shape != tensor.shape or array.dtype != np.float32:
                 raise FedftError(
-                    "FEDFT-4015",
+                    Code.TENSOR_MISMATCH,
                     f"{tensor.name} is {array.dtype}{list(array.shape)}, "
                     f"the manifest says float32{list(tensor.shape)}",
                 )

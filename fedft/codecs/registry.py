@@ -11,7 +11,7 @@ from fedft.codecs.interface import Codec
 from fedft.codecs.rotated import Rotated
 from fedft.codecs.spec import BlockIntParams, CodecSpec, DenseParams, RotatedParams, TernaryParams
 from fedft.codecs.ternary import Ternary
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _NAMED: dict[str, Callable[..., Codec]] = {
     "ternary": Ternary,
@@ -47,11 +47,11 @@ def make_codec(name: str, **options: Any) -> Codec:
 
     """
     if name not in _NAMED:
-        raise FedftError("FEDFT-4011", f"no codec {name!r}", hint=f"one of {', '.join(_NAMED)}")
+        raise FedftError(Code.CODEC_OPTIONS_INVALID, f"no codec {name!r}", hint=f"one of {', '.join(_NAMED)}")
     try:
         return _NAMED[name](**options)
     except TypeError as error:
-        raise FedftError("FEDFT-4011", f"codec {name} with {options}: {error}") from None
+        raise FedftError(Code.CODEC_OPTIONS_INVALID, f"codec {name} with {options}: {error}") from None
 
 
 def codec_from_spec(spec: CodecSpec) -> Codec:
@@ -62,10 +62,12 @@ def codec_from_spec(spec: CodecSpec) -> Codec:
 
     """
     if spec.codec_id not in _BY_ID:
-        raise FedftError("FEDFT-4010", f"codec {spec.codec_id} is unknown here")
+        raise FedftError(Code.CODEC_UNSUPPORTED, f"codec {spec.codec_id} is unknown here")
     kind = _BY_ID[spec.codec_id]
     if spec.version != kind.version:
-        raise FedftError("FEDFT-4010", f"codec {kind.__name__} version {spec.version} is unknown here")
+        raise FedftError(
+            Code.CODEC_UNSUPPORTED, f"codec {kind.__name__} version {spec.version} is unknown here"
+        )
     match spec.params:
         case DenseParams(dtype) if kind is Dense:
             return Dense(dtype)
@@ -75,4 +77,6 @@ def codec_from_spec(spec: CodecSpec) -> Codec:
             return Rotated(bits)
         case BlockIntParams(bits, block) if kind is BlockInt:
             return BlockInt(bits, block)
-    raise FedftError("FEDFT-4011", f"codec {kind.__name__} came with {type(spec.params).__name__}")
+    raise FedftError(
+        Code.CODEC_OPTIONS_INVALID, f"codec {kind.__name__} came with {type(spec.params).__name__}"
+    )

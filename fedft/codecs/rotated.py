@@ -13,7 +13,7 @@ from fedft.codecs.interface import CodecContext, Domain, Sink
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.rotation import BLOCK, padded_size, rotate, unrotate
 from fedft.codecs.spec import ROTATED, CodecSpec, RotatedParams, Shard
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 
 LEVELS: dict[int, tuple[float, ...]] = {1: (1.0,), 2: (0.4527800, 1.5104176)}
@@ -47,7 +47,7 @@ class Rotated:
 
     def __post_init__(self) -> None:
         if self.bits not in LEVELS:
-            raise FedftError("FEDFT-4011", f"rotated with {self.bits} bits", hint="1 or 2")
+            raise FedftError(Code.CODEC_OPTIONS_INVALID, f"rotated with {self.bits} bits", hint="1 or 2")
 
     @property
     def name(self) -> str:
@@ -67,7 +67,7 @@ class Rotated:
     def encode(self, tensors: Arrays, manifest: Manifest, context: CodecContext) -> list[Shard]:
         """Code as one shard; raises FEDFT-4019 without the round's seed."""
         if not context.seed:
-            raise FedftError("FEDFT-4019", f"codec {self.name} needs the round's seed")
+            raise FedftError(Code.CODEC_CONTEXT_MISSING, f"codec {self.name} needs the round's seed")
         blocks = rotate(finite_vector(tensors, manifest), context.seed).reshape(-1, BLOCK)
         squares = np.einsum("ij,ij->i", blocks, blocks, dtype=np.float64)
         planes, products = self._quantise(blocks, squares)
@@ -79,7 +79,9 @@ class Rotated:
         """Check extent, length and scales; a rotation mixes all tensors, so a shard covers them all."""
         extent(shard, manifest)
         if shard.tensor_count != len(manifest.tensors):
-            raise FedftError("FEDFT-4012", f"a rotated shard covers {shard.tensor_count} tensors, not all")
+            raise FedftError(
+                Code.SHARDS_INCOMPLETE, f"a rotated shard covers {shard.tensor_count} tensors, not all"
+            )
         size = padded_size(manifest.total_elements)
         expect_size(shard.blob, self.bits * size // 8, "a rotated shard")
         scales = read_scales(shard, size // BLOCK)

@@ -15,7 +15,7 @@ from fedft.codecs.interface import CodecContext, Domain, Sink
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.selection import largest
 from fedft.codecs.spec import TERNARY, CodecSpec, Shard, TernaryParams, TernaryRule
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 
 _HEADER = struct.Struct("<II")
@@ -54,7 +54,7 @@ class Ternary:
         good = 1e-6 <= self.density <= 1 and self.rule in ("least_squares", "compeft")
         if not (good and 0 < self.alpha <= 1e6):
             raise FedftError(
-                "FEDFT-4011",
+                Code.CODEC_OPTIONS_INVALID,
                 f"ternary with density {self.density}, rule {self.rule!r}, alpha {self.alpha}",
                 hint="density in (0, 1], rule least_squares or compeft, alpha positive",
             )
@@ -63,7 +63,7 @@ class Ternary:
     def of(cls, params: TernaryParams) -> Ternary:
         """Build the codec that a shard names; raises FEDFT-4011 on parameters out of range."""
         if params.rule == "least_squares" and params.alpha != 0:
-            raise FedftError("FEDFT-4011", "the least-squares rule has no alpha")
+            raise FedftError(Code.CODEC_OPTIONS_INVALID, "the least-squares rule has no alpha")
         alpha = params.alpha if params.rule == "compeft" else 1.0
         return cls(params.density_ppm / 1e6, params.rule, alpha)
 
@@ -91,7 +91,9 @@ class Ternary:
         if self.rule == "compeft":
             scales = np.where(counts > 0, self.alpha * np.std(flat, dtype=np.float64), 0)
         if not np.all(scales <= np.finfo(np.float32).max):
-            raise FedftError("FEDFT-4016", f"alpha {self.alpha} times the deviation is beyond float32")
+            raise FedftError(
+                Code.TENSOR_NOT_FINITE, f"alpha {self.alpha} times the deviation is beyond float32"
+            )
         if context.error_feedback:
             _require_contraction(scales, means, manifest)
         scales = np.where(scales < _TINY, 0, scales).astype("<f4")
@@ -105,7 +107,7 @@ class Ternary:
         bounds = manifest.offsets[shard.first_tensor : shard.first_tensor + shard.tensor_count + 1]
         counts = np.diff(np.searchsorted(positions, bounds - start))
         if np.any((counts == 0) & (scales != 0)):
-            raise FedftError("FEDFT-4014", "a tensor without entries has a scale")
+            raise FedftError(Code.CODED_VALUE_INVALID, "a tensor without entries has a scale")
         return TernaryDecoded(positions + start if start else positions, negative, scales, counts)
 
     @property
@@ -162,7 +164,7 @@ def _require_contraction(scales: NDArray[np.float64], means: NDArray[np.float64]
     if bad.size:
         i = int(bad[0])
         raise FedftError(
-            "FEDFT-4018",
+            Code.NOT_A_CONTRACTION,
             f"{manifest.tensors[i].name} would be coded with the factor {scales[i]:.3g}, at least twice "
             f"the mean magnitude {means[i]:.3g} of what is kept; error feedback would diverge",
             hint="use the least_squares rule or a smaller alpha",
@@ -179,18 +181,21 @@ def _pack(positions: NDArray[np.int64], kept: NDArray[np.float32]) -> bytes:
 def _unpack(blob: bytes, most: int, size: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Give positions and sign bits; everything is bounded by ``most`` and ``size`` before allocation."""
     if len(blob) < _HEADER.size:
-        raise FedftError("FEDFT-4013", f"a ternary blob has {len(blob)} bytes")
+        raise FedftError(Code.BLOB_MALFORMED, f"a ternary blob has {len(blob)} bytes")
     count, symbol_count = _HEADER.unpack_from(blob)
     if count > most or not count <= symbol_count <= count + size // ESCAPE:
         raise FedftError(
-            "FEDFT-4013", f"a ternary blob states {count} entries in {symbol_count} gap bytes, at most {most}"
+            Code.BLOB_MALFORMED,
+            f"a ternary blob states {count} entries in {symbol_count} gap bytes, at most {most}",
         )
     split = len(blob) - (count + 7) // 8
     if split < _HEADER.size:
-        raise FedftError("FEDFT-4013", f"a ternary blob of {len(blob)} bytes has no room for {count} signs")
+        raise FedftError(
+            Code.BLOB_MALFORMED, f"a ternary blob of {len(blob)} bytes has no room for {count} signs"
+        )
     view = memoryview(blob)
     symbols = np.frombuffer(unhuffman(view[_HEADER.size : split], symbol_count), dtype=np.uint8)
     signs = np.frombuffer(view[split:], dtype=np.uint8)
     if count % 8 and signs[-1] >> (count % 8):
-        raise FedftError("FEDFT-4013", "the padding of the signs is not zero")
+        raise FedftError(Code.BLOB_MALFORMED, "the padding of the signs is not zero")
     return positions_of(symbols, count, size), np.unpackbits(signs, count=count, bitorder="little")

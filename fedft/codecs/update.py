@@ -12,7 +12,7 @@ from fedft.codecs.interface import CodecContext, Decoded
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.registry import codec_from_spec
 from fedft.codecs.spec import CodecSpec, Shard
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def decode_update(
     for shard in shards:
         if accepted is not None and shard.codec not in accepted:
             codec_from_spec(shard.codec)  # an unknown one is reported as unknown, not as unwanted
-            raise FedftError("FEDFT-4017", f"this round does not accept {shard.codec}")
+            raise FedftError(Code.CODEC_NOT_ACCEPTED, f"this round does not accept {shard.codec}")
     return DecodedUpdate(
         tuple(codec_from_spec(shard.codec).decode_shard(shard, manifest, context) for shard in shards)
     )
@@ -80,9 +80,12 @@ def _check_cover(shards: Sequence[Shard], manifest: Manifest) -> None:
     expected = 0
     for shard in shards:
         if shard.first_tensor != expected or shard.tensor_count < 1:
-            raise FedftError("FEDFT-4012", f"a shard starts at {shard.first_tensor}, expected {expected}")
+            raise FedftError(
+                Code.SHARDS_INCOMPLETE, f"a shard starts at {shard.first_tensor}, expected {expected}"
+            )
         expected += shard.tensor_count
     if expected != len(manifest.tensors):
         raise FedftError(
-            "FEDFT-4012", f"shards cover {expected} tensors, the manifest has {len(manifest.tensors)}"
+            Code.SHARDS_INCOMPLETE,
+            f"shards cover {expected} tensors, the manifest has {len(manifest.tensors)}",
         )

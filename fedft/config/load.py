@@ -11,7 +11,7 @@ from typing import Any
 
 from fedft.config.schema import RunConfig
 from fedft.config.validation import validate
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _PATH_KEYS = (("model", "source"), ("data", "train"), ("data", "test"), ("data", "public"), ("store", "path"))
 
@@ -43,7 +43,7 @@ def check(table: Mapping[str, Any]) -> RunConfig:
     config, mistakes = validate(table)
     if config is None:
         head = f"{len(mistakes)} mistake{'s' if len(mistakes) > 1 else ''} in the configuration"
-        raise FedftError("FEDFT-1003", "\n  ".join([f"{head}:", *map(str, mistakes)]))
+        raise FedftError(Code.CONFIG_INVALID, "\n  ".join([f"{head}:", *map(str, mistakes)]))
     return config
 
 
@@ -53,7 +53,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
     for pair in pairs:
         key, found, raw = pair.partition("=")
         if not found or not key.strip():
-            raise FedftError("FEDFT-1004", f"override {pair!r} is not of the form section.key=value")
+            raise FedftError(Code.OVERRIDE_INVALID, f"override {pair!r} is not of the form section.key=value")
         result[key.strip()] = parse_value(raw.strip())
     return result
 
@@ -76,9 +76,9 @@ def from_json(text: str | bytes) -> RunConfig:
     try:
         table = json.loads(text)
     except ValueError as error:
-        raise FedftError("FEDFT-1002", f"the configuration is not JSON: {error}") from None
+        raise FedftError(Code.CONFIG_SYNTAX, f"the configuration is not JSON: {error}") from None
     if not isinstance(table, dict):
-        raise FedftError("FEDFT-1002", f"the configuration is a {type(table).__name__}, not a table")
+        raise FedftError(Code.CONFIG_SYNTAX, f"the configuration is a {type(table).__name__}, not a table")
     return check(table)
 
 
@@ -87,9 +87,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise FedftError("FEDFT-1001", f"cannot read {path}: {error.strerror}") from None
+        raise FedftError(Code.CONFIG_UNREADABLE, f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FedftError("FEDFT-1002", f"{path} is not valid TOML: {error}") from None
+        raise FedftError(Code.CONFIG_SYNTAX, f"{path} is not valid TOML: {error}") from None
 
 
 def _read(source: str | Path) -> tuple[dict[str, Any], Path]:
@@ -105,7 +105,7 @@ def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
     for section in sections:
         inner = table.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise FedftError("FEDFT-1004", f"override {dotted!r}: {section!r} is not a section")
+            raise FedftError(Code.OVERRIDE_INVALID, f"override {dotted!r}: {section!r} is not a section")
         table = inner
     table[key] = value
 

@@ -10,7 +10,7 @@ from fedft.config.schema import PrivacySection
 from fedft.coordinator.broadcast import read_reply
 from fedft.coordinator.exchange import Answer
 from fedft.coordinator.statements import stated_privacy
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store import UpdateRecord
 from fedft.wire import Refusal, Update
 
@@ -32,7 +32,10 @@ def record_reply(
         return answer_record(answer, "refused", code=reply.code, message=reply.message)
     if not isinstance(reply, Update):
         return answer_record(
-            answer, "refused", code="FEDFT-6104", message=f"sent {type(reply).__name__}, not an update"
+            answer,
+            "refused",
+            code=Code.UNEXPECTED_REPLY,
+            message=f"sent {type(reply).__name__}, not an update",
         )
     try:
         stated = stated_privacy(reply, privacy)

@@ -39,9 +39,8 @@ from fedft.coordinator.server_model import prepare_model
 from fedft.coordinator.server_update import RoundState
 from fedft.coordinator.sketch_round import gather_sketches, with_sketches
 from fedft.coordinator.timing import PhaseTimer
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
-from fedft.store.records import BUDGET_SPENT
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
 
@@ -196,7 +195,7 @@ class Coordinator:
         if len(able) < self._fewest_clients():
             spent = ", ".join(sorted(self.participation.spent))
             raise FedftError(
-                "FEDFT-6108",
+                Code.TOO_FEW_BUDGETS,
                 f"round {number}: {len(able)} of {len(self.participants)} clients have privacy budget left, "
                 f"the run needs {self._fewest_clients()}; spent: {spent}",
                 hint="the committed rounds stand; further ones need larger budgets at the sites",
@@ -213,7 +212,7 @@ class Coordinator:
         needed = replies_needed(asked, self.config.rounds.min_replies)
         accepted = sum(record.status == "accepted" for record in updates)
         raise FedftError(
-            "FEDFT-6102",
+            Code.TOO_FEW_UPDATES,
             f"round {number} got {accepted} of the {needed} updates that it needs: {_reasons(updates)}",
             hint=f"mend the clients, then resume run {self.run.id}",
         )
@@ -233,7 +232,7 @@ class Coordinator:
             updates.append(record)
             self.observe(ClientAnswered(number, record))
             self._note_data(number, record)
-            if record.code == BUDGET_SPENT:
+            if record.code == Code.BUDGET_SPENT:
                 self._notice("budget-spent", f"round {number}, {record.client}: {record.message}")
             if record.status in ("failed", "late"):
                 self._notice("client-failed", f"round {number}, {record.client}: {record.message}")

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from fedft.coordinator.broadcast import read_reply
 from fedft.coordinator.exchange import Answer
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store import EvaluationRecord
 from fedft.tensors import Arrays
 from fedft.training.metrics import Metrics
@@ -43,11 +43,11 @@ class EvaluationTally:
         client = answer.request.client
         try:
             if answer.failure:
-                raise FedftError("FEDFT-6104", answer.failure)
+                raise FedftError(Code.UNEXPECTED_REPLY, answer.failure)
             reply = read_reply(answer.envelope, self._max_bytes)
             if not isinstance(reply, Evaluation) or not reply.num_examples:
                 raise FedftError(
-                    "FEDFT-6104", f"sent {type(reply).__name__}: {getattr(reply, 'message', '')}"
+                    Code.UNEXPECTED_REPLY, f"sent {type(reply).__name__}: {getattr(reply, 'message', '')}"
                 )
         except FedftError as error:
             self.problems.append(f"{client}: {error}")

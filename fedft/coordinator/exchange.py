@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.transport.flower_messages import new_message
 from fedft.transport.flower_records import pack, unpack
 
-LOST_PROCESS = "FEDFT-6107"
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 
 
@@ -114,7 +113,7 @@ def _push(grid: Grid, requests: Sequence[Request], terms: ExchangeOptions, ttl: 
     ]
     ids = list(grid.push_messages(messages))
     if len(ids) != len(messages):
-        raise FedftError("FEDFT-7002", f"the carrier took {len(ids)} of {len(messages)} messages")
+        raise FedftError(Code.MESSAGES_NOT_SENT, f"the carrier took {len(ids)} of {len(messages)} messages")
     return dict(zip(ids, requests, strict=True))
 
 
@@ -134,7 +133,7 @@ def _require_engine(answer: Answer) -> None:
     # would get all its clients: the engine must be started anew.
     if "ray.exceptions." in answer.failure:
         raise FedftError(
-            LOST_PROCESS,
+            Code.SIMULATED_CLIENT_DIED,
             f"the process of {answer.request.client} died: {answer.failure[:200]}",
             hint="often out of memory: lower simulation.workers; the run can be resumed",
         )

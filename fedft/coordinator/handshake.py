@@ -12,7 +12,7 @@ from fedft.coordinator.collect import answer_record
 from fedft.coordinator.exchange import Answer, ExchangeOptions, exchange
 from fedft.coordinator.instructions import InstructionBuilder
 from fedft.coordinator.participants import Participant, Participants, wait_for_nodes
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store import Delivery, UpdateRecord
 from fedft.wire import Hello, Refusal
 
@@ -44,7 +44,7 @@ def handshake(
             continue
         if member.client in participants:
             raise FedftError(
-                "FEDFT-6103",
+                Code.DUPLICATE_CLIENT,
                 f"nodes {participants[member.client].node_id} and {member.node_id} "
                 f"both answer as {member.client}",
                 hint="give each node its own partition-id",
@@ -65,7 +65,7 @@ def _settle(answer: Answer, book: InstructionBuilder) -> tuple[Participant | Non
         if isinstance(reply, Refusal):
             raise FedftError(reply.code, reply.message)
         if not isinstance(reply, Hello):
-            raise FedftError("FEDFT-6104", f"answered hello with {type(reply).__name__}")
+            raise FedftError(Code.UNEXPECTED_REPLY, f"answered hello with {type(reply).__name__}")
         _check_base(reply, book)
     except FedftError as error:
         return None, answer_record(answer, "refused", client=client, code=error.code, message=error.message)
@@ -77,7 +77,7 @@ def _check_base(hello: Hello, book: InstructionBuilder) -> None:
     expected = book.model.runtime.base_digest
     if hello.base_digest != expected:
         raise FedftError(
-            "FEDFT-2010",
+            Code.BASE_MODEL_MISMATCH,
             f"base model digest {hello.base_digest[:16]}…, the run's is {expected[:16]}…",
             hint="the client holds other weights; check model.source and model.revision",
         )
@@ -89,4 +89,6 @@ def _require(participants: Participants, wanted: int, records: Sequence[UpdateRe
     reasons = "; ".join(
         f"{r.client}: {r.code} {r.message}".strip() for r in records if r.status != "accepted"
     )
-    raise FedftError("FEDFT-6101", f"{len(participants)} of {wanted} clients can take part: {reasons}")
+    raise FedftError(
+        Code.TOO_FEW_CLIENTS, f"{len(participants)} of {wanted} clients can take part: {reasons}"
+    )

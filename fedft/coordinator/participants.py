@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _PAUSE = 0.1
 
@@ -44,7 +44,7 @@ def wait_for_nodes(
             raise KeyboardInterrupt
         if time.monotonic() - start > timeout:
             raise FedftError(
-                "FEDFT-6101",
+                Code.TOO_FEW_CLIENTS,
                 f"{len(nodes)} of {wanted} clients connected within {timeout:g} s",
                 hint="start more clients, or lower rounds.min_clients",
             )

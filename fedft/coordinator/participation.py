@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fedft.errors import Code
 from fedft.store import RoundRecord, UpdateRecord
-from fedft.store.records import BUDGET_SPENT
 from fedft.wire import Acknowledgement
 
 
@@ -40,7 +40,7 @@ class Participation:
     def note_spent(self, updates: Iterable[UpdateRecord]) -> bool:
         """Take down whose budget did not cover a round; return whether there is anyone new."""
         before = len(self.spent)
-        self.spent |= {update.client for update in updates if update.code == BUDGET_SPENT}
+        self.spent |= {update.client for update in updates if update.code == Code.BUDGET_SPENT}
         return len(self.spent) > before
 
     def acknowledgements(self) -> dict[str, Acknowledgement]:

@@ -19,7 +19,7 @@ from fedft.coordinator.handshake import handshake
 from fedft.coordinator.instructions import InstructionBuilder
 from fedft.coordinator.sampling import replies_needed
 from fedft.coordinator.server_model import ServerModel
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store import UpdateRecord
 from fedft.training.model_runtime import ModelRuntime
 from fedft.training.private_client import plan_of
@@ -92,5 +92,6 @@ def _require(records: list[UpdateRecord], needed: int) -> None:
     if accepted < needed:
         reasons = "; ".join(f"{r.client}: {r.code} {r.message}" for r in records if r.status != "accepted")
         raise FedftError(
-            "FEDFT-6109", f"{accepted} of the {needed} sketches that the frame needs came in: {reasons}"
+            Code.TOO_FEW_SKETCHES,
+            f"{accepted} of the {needed} sketches that the frame needs came in: {reasons}",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedft.config.schema import PrivacySection
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store.records import PRIVACY, UNCLIPPED
 from fedft.wire import PrivacyMechanism, PrivacyUnit, Update
 
@@ -38,11 +38,13 @@ def stated_privacy(update: Update, privacy: PrivacySection) -> dict[str, float]:
 def _require_bit(update: Update, privacy: PrivacySection) -> None:
     if privacy.clip_quantile and update.metrics.get(UNCLIPPED) not in (0.0, 1.0):
         raise FedftError(
-            "FEDFT-5017",
+            Code.PRIVACY_STATEMENT_MISMATCH,
             "the update does not say whether it was clipped",
             hint=f'its site must let the metric "{UNCLIPPED}" out',
         )
 
 
 def _refused(what: str) -> FedftError:
-    return FedftError("FEDFT-5017", f"the update {what}", hint="the client runs another version of fedft")
+    return FedftError(
+        Code.PRIVACY_STATEMENT_MISMATCH, f"the update {what}", hint="the client runs another version of fedft"
+    )

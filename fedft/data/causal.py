@@ -11,7 +11,7 @@ from fedft.data.records import Records, missing_field
 from fedft.data.report import DataReport
 from fedft.data.samples import CausalSample, Tokenizer, fit_samples, group_of, where
 from fedft.data.templates import TextTemplate, check_messages
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 Texts = tuple[str, str, str]
 """Prompt, completion as it is trained on, completion as it is compared with."""
@@ -91,7 +91,7 @@ class _Values(Mapping[str, Any]):
 def _chats(records: Records, data: DataSection, tokenizer: Tokenizer) -> Iterator[Texts]:
     if not tokenizer.chat_template:
         raise FedftError(
-            "FEDFT-3022",
+            Code.CHAT_TEMPLATE_UNUSABLE,
             "data.fields.messages is set, but the tokenizer has no chat template",
             hint="set model.chat_template",
         )
@@ -102,7 +102,7 @@ def _chats(records: Records, data: DataSection, tokenizer: Tokenizer) -> Iterato
         whole = tokenizer.apply_chat_template(messages, tokenize=False)
         if not whole.startswith(prompt):
             raise FedftError(
-                "FEDFT-3022",
+                Code.CHAT_TEMPLATE_UNUSABLE,
                 f"{where(records, index)}: the chat template writes the prompt differently once the answer "
                 "follows, so the answer's tokens cannot be told apart",
                 hint="set model.chat_template to one that appends the answer",

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fedft.data.records import Record, Records
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -39,17 +39,19 @@ def read_file(path: Path, format: str, columns: Sequence[str]) -> Records:
     reader = _READERS.get(kind)
     if reader is None:
         raise FedftError(
-            "FEDFT-3002",
+            Code.DATA_FORMAT_UNKNOWN,
             f"cannot tell the format of {path}",
             hint=f"set data.format, or use one of the endings {', '.join(SUFFIXES)}",
         )
     if columns and kind not in ("csv", "tsv"):
-        raise FedftError("FEDFT-3007", f"data.columns is set, but {path} is {kind}, which names its fields")
+        raise FedftError(
+            Code.COLUMNS_NOT_ALLOWED, f"data.columns is set, but {path} is {kind}, which names its fields"
+        )
     try:
         rows = tuple(reader(path, columns))
     except UnicodeDecodeError as error:
         raise FedftError(
-            "FEDFT-3003",
+            Code.DATA_MALFORMED,
             f"{path} is not UTF-8 text: byte {error.start} of a block is {error.object[error.start]:#x}",
         ) from error
     return Records(rows, (str(path),) * len(rows))
@@ -102,7 +104,7 @@ def _table(reader: csv._reader, path: Path, columns: Sequence[str]) -> Iterator[
 def _header(row: list[str], path: Path) -> list[str]:
     if len(set(row)) != len(row) or not all(row):
         raise FedftError(
-            "FEDFT-3003",
+            Code.DATA_MALFORMED,
             f"the header of {path} has empty or repeated names: {row}",
             hint="if the file has no header, name its columns in data.columns",
         )
@@ -113,12 +115,12 @@ def _read_parquet(path: Path, _: Sequence[str]) -> Iterator[Record]:
     try:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
-        raise FedftError("FEDFT-3003", f"{path} is not a Parquet file: {error}") from error
+        raise FedftError(Code.DATA_MALFORMED, f"{path} is not a Parquet file: {error}") from error
     yield from table.to_pylist()
 
 
 def _malformed(path: Path, line: int, what: str) -> FedftError:
-    return FedftError("FEDFT-3003", f"line {line} of {path}: {what}")
+    return FedftError(Code.DATA_MALFORMED, f"line {line} of {path}: {what}")
 
 
 _READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Record]]] = {

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedft.config.schema import PartitionSection
 from fedft.data.records import Records
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 Partition = list[list[int]]
 
@@ -76,7 +76,7 @@ def _deal(values: Sequence[Hashable], clients: int, what: str) -> Partition:
     distinct = _distinct(values)
     if len(distinct) < clients:
         raise FedftError(
-            "FEDFT-3011",
+            Code.PARTITION_MISMATCH,
             f"{what} has {len(distinct)} values, too few for {clients} clients",
             hint="lower data.partition.clients or choose another field",
         )
@@ -91,7 +91,7 @@ def _one_each(origins: Sequence[str], clients: int) -> Partition:
     files = len(set(origins))
     if files != clients:
         raise FedftError(
-            "FEDFT-3011",
+            Code.PARTITION_MISMATCH,
             f'partition kind "files" gives each file to one client: {files} files, {clients} clients',
             hint="set data.partition.clients to the number of files",
         )
@@ -121,7 +121,7 @@ def _check_sizes(parts: Partition, section: PartitionSection) -> None:
     if small:
         listed = ", ".join(f"client {client}: {size}" for client, size in sorted(small.items())[:8])
         raise FedftError(
-            "FEDFT-3010",
+            Code.TOO_FEW_SAMPLES,
             f"{len(small)} of {len(parts)} clients have fewer than {section.min_samples} samples ({listed})",
             hint="use fewer clients, a larger alpha, another seed, or lower data.partition.min_samples",
         )

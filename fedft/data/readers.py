@@ -10,7 +10,7 @@ from pathlib import Path
 from fedft.data.files import SUFFIXES, read_file
 from fedft.data.records import Records, merge
 from fedft.data.word_problems import STORIES, Split, generate
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 DEMO_PER_FAMILY: dict[Split, int] = {"train": 1000, "test": 100, "public": 32}
 _HUB = re.compile(r"(?P<id>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?(@(?P<split>[\w.\[\]:%+-]+))?")
@@ -42,7 +42,7 @@ def load_records(
     """
     records = _load(source, format, columns, split, seed)
     if not records:
-        raise FedftError("FEDFT-3004", f"{source} holds no records")
+        raise FedftError(Code.DATA_EMPTY, f"{source} holds no records")
     return records
 
 
@@ -57,7 +57,7 @@ def _load(source: str, format: str, columns: Sequence[str], split: Split, seed: 
     if glob.has_magic(source) and not _HUB.fullmatch(source):
         return _read_glob(str(path), format, columns)
     if _is_path(source, format):
-        raise FedftError("FEDFT-3001", f"there is no file or folder {source} (looked in {Path.cwd()})")
+        raise FedftError(Code.DATA_NOT_FOUND, f"there is no file or folder {source} (looked in {Path.cwd()})")
     return _read_hub(source, split)
 
 
@@ -71,21 +71,23 @@ def _read_folder(path: Path, format: str, columns: Sequence[str], split: Split) 
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _read_arrow(path, split)
     if format == "arrow":
-        raise FedftError("FEDFT-3001", f"{path} is not a folder that datasets.save_to_disk wrote")
+        raise FedftError(Code.DATA_NOT_FOUND, f"{path} is not a folder that datasets.save_to_disk wrote")
     files = sorted(
         file
         for file in path.iterdir()
         if file.is_file() and (format != "auto" or file.suffix.lower() in SUFFIXES)
     )
     if not files:
-        raise FedftError("FEDFT-3001", f"the folder {path} holds no data files ({', '.join(SUFFIXES)})")
+        raise FedftError(
+            Code.DATA_NOT_FOUND, f"the folder {path} holds no data files ({', '.join(SUFFIXES)})"
+        )
     return merge(read_file(file, format, columns) for file in files)
 
 
 def _read_glob(pattern: str, format: str, columns: Sequence[str]) -> Records:
     files = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
     if not files:
-        raise FedftError("FEDFT-3001", f"no file matches {pattern} (looked in {Path.cwd()})")
+        raise FedftError(Code.DATA_NOT_FOUND, f"no file matches {pattern} (looked in {Path.cwd()})")
     return merge(read_file(file, format, columns) for file in files)
 
 
@@ -95,7 +97,9 @@ def _read_arrow(path: Path, split: Split) -> Records:
     loaded = load_from_disk(str(path))
     if isinstance(loaded, DatasetDict):
         if split not in loaded:
-            raise FedftError("FEDFT-3001", f"{path} has no split {split!r}; it has {', '.join(loaded)}")
+            raise FedftError(
+                Code.DATA_NOT_FOUND, f"{path} has no split {split!r}; it has {', '.join(loaded)}"
+            )
         loaded = loaded[split]
     return Records(tuple(loaded.to_list()), (str(path),) * len(loaded))
 
@@ -121,7 +125,7 @@ def _read_hub(source: str, split: Split) -> Records:
         loaded = load_dataset(match["id"], match["config"], split=wanted)
     except (OSError, ValueError, RuntimeError) as error:
         raise FedftError(
-            "FEDFT-3006",
+            Code.HUB_DATASET_UNAVAILABLE,
             f"{source} is no file or folder here, and the hub could not give it: {error}",
             hint="check the path; without network, save the data set to a folder and name that",
         ) from error

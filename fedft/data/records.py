@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 Record = dict[str, Any]
 
@@ -63,7 +63,7 @@ def missing_field(records: Records, index: int, field: str) -> FedftError:
     """The error for a record without a field that the configuration names."""
     present = ", ".join(map(repr, records[index])) or "none"
     return FedftError(
-        "FEDFT-3005",
+        Code.FIELD_MISSING,
         f"record {index + 1} of {records.origins[index]} has no field {field!r}; it has {present}",
         hint="name the right field in data.fields or data.partition.field",
     )

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from fedft.config.schema import TaskSection
 from fedft.data.records import Records, missing_field
 from fedft.data.report import DataReport
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 Tokenizer = Any
 """A transformers tokenizer; what its loaders return has no type."""
@@ -90,7 +90,9 @@ def fit_samples(
     tokens = sum(len(sample.ids) for sample in samples)
     report = DataReport(len(built), len(samples), truncated, dropped, empty, tokens, longest)
     if not samples:
-        raise FedftError("FEDFT-3025", f"no sample is left to use: {report}", hint="raise task.max_length?")
+        raise FedftError(
+            Code.NO_USABLE_SAMPLES, f"no sample is left to use: {report}", hint="raise task.max_length?"
+        )
     return samples, report
 
 
@@ -114,7 +116,7 @@ def group_of(records: Records, index: int, field: str) -> str:
 
 def _too_long(records: Records, index: int, length: int, limit: int) -> FedftError:
     return FedftError(
-        "FEDFT-3024",
+        Code.SAMPLE_TOO_LONG,
         f"{where(records, index)} has {length} tokens, the limit is {limit}",
         hint='raise task.max_length, or set task.too_long to "truncate" or "drop"',
     )

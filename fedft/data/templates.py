@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 Message = dict[str, str]
 
@@ -43,7 +43,7 @@ class TextTemplate:
 
 def _bad_template(source: str, why: str) -> FedftError:
     return FedftError(
-        "FEDFT-3020",
+        Code.TEMPLATE_MALFORMED,
         f"the template {source!r} is malformed: {why}",
         hint="use {field} for a record's field, {{ and }} for braces",
     )
@@ -57,18 +57,19 @@ def check_messages(messages: Any, where: str) -> list[Message]:
 
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise FedftError("FEDFT-3021", f"{where}: chat messages must be a non-empty list")
+        raise FedftError(Code.CHAT_MALFORMED, f"{where}: chat messages must be a non-empty list")
     for message in messages:
         well_formed = isinstance(message, Mapping) and all(
             isinstance(message.get(key), str) for key in ("role", "content")
         )
         if not well_formed:
             raise FedftError(
-                "FEDFT-3021", f'{where}: a message needs texts "role" and "content", got {message!r:.80}'
+                Code.CHAT_MALFORMED,
+                f'{where}: a message needs texts "role" and "content", got {message!r:.80}',
             )
     if messages[-1]["role"] != "assistant":
         raise FedftError(
-            "FEDFT-3021",
+            Code.CHAT_MALFORMED,
             f"{where}: the last message is from {messages[-1]['role']!r}",
             hint="the loss is on the final assistant message; the chat must end with one",
         )
@@ -88,7 +89,7 @@ def label_index(value: Any, labels: Sequence[str], where: str) -> int:
     if not isinstance(value, bool | float) and text.isascii() and text.isdigit() and int(text) < len(labels):
         return int(text)
     raise FedftError(
-        "FEDFT-3023",
+        Code.LABEL_UNKNOWN,
         f"{where}: label {value!r} is none of {', '.join(labels)}, nor an index below {len(labels)}",
         hint="list the class names in task.labels, in label order",
     )

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity import keys
 
@@ -94,7 +94,9 @@ def _subject(name: str) -> x509.Name:
 
 def _names(hosts: Sequence[str]) -> list[x509.GeneralName]:
     if not hosts:
-        raise FedftError("FEDFT-6204", "the server has no host name", hint="give one with --host")
+        raise FedftError(
+            Code.SERVER_SETTINGS_INVALID, "the server has no host name", hint="give one with --host"
+        )
     return [_name(host) for host in hosts]
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.identity.keys import TlsKey, parse_public_signing_key, public_pem
 
 _VERSION = 1
@@ -75,11 +75,15 @@ def read_request(text: str) -> EnrolmentRequest:
         csr = x509.load_pem_x509_csr(pem.encode())
         key.verify(bytes.fromhex(_text(found, "proof")), _proven(name, pem))
     except (ValueError, InvalidSignature) as error:
-        raise FedftError("FEDFT-7056", f"the enrolment request is not sound: {error}") from None
+        raise FedftError(Code.JOIN_BUNDLE_INVALID, f"the enrolment request is not sound: {error}") from None
     if not isinstance(csr.public_key(), ec.EllipticCurvePublicKey) or not csr.is_signature_valid:
-        raise FedftError("FEDFT-7056", "the enrolment request is not signed by the key that it names")
+        raise FedftError(
+            Code.JOIN_BUNDLE_INVALID, "the enrolment request is not signed by the key that it names"
+        )
     if not (0 < len(name) <= 64 and all(c.isalnum() or c in "._-" for c in name) and name.isascii()):
-        raise FedftError("FEDFT-7056", f"{name[:80]!r} is no name: letters, digits, dot, dash, underscore")
+        raise FedftError(
+            Code.JOIN_BUNDLE_INVALID, f"{name[:80]!r} is no name: letters, digits, dot, dash, underscore"
+        )
     return EnrolmentRequest(name, csr, key)
 
 
@@ -94,7 +98,9 @@ def _document(text: str, kind: str) -> dict[str, Any]:
         found = None
     if not isinstance(found, dict) or found.get("kind") != kind or found.get("version") != _VERSION:
         raise FedftError(
-            "FEDFT-7056", f"this is not a {kind} of version {_VERSION}", hint="check which file was given"
+            Code.JOIN_BUNDLE_INVALID,
+            f"this is not a {kind} of version {_VERSION}",
+            hint="check which file was given",
         )
     return found
 
@@ -102,5 +108,5 @@ def _document(text: str, kind: str) -> dict[str, Any]:
 def _text(found: dict[str, Any], name: str) -> str:
     value = found.get(name)
     if not isinstance(value, str) or not value:
-        raise FedftError("FEDFT-7056", f"{name} is missing")
+        raise FedftError(Code.JOIN_BUNDLE_INVALID, f"{name} is missing")
     return value

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 TlsKey = ec.EllipticCurvePrivateKey
 
@@ -70,7 +70,7 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise FedftError(
-            "FEDFT-7053",
+            Code.KEY_FILE_INVALID,
             f"cannot read {path}: {error.strerror}",
             hint="a certificate comes from the server's operator; keys are made by `fedft client join`",
         ) from None
@@ -80,7 +80,7 @@ def load_tls_key(path: Path) -> TlsKey:
     """Read a TLS key; FEDFT-7053 when it is missing or none."""
     key = _private(path)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise FedftError("FEDFT-7053", f"{path} is no elliptic-curve key")
+        raise FedftError(Code.KEY_FILE_INVALID, f"{path} is no elliptic-curve key")
     return key
 
 
@@ -88,7 +88,7 @@ def load_signing_key(path: Path) -> Ed25519PrivateKey:
     """Read an Ed25519 key; FEDFT-7053 when it is missing or none."""
     key = _private(path)
     if not isinstance(key, Ed25519PrivateKey):
-        raise FedftError("FEDFT-7053", f"{path} is no Ed25519 key")
+        raise FedftError(Code.KEY_FILE_INVALID, f"{path} is no Ed25519 key")
     return key
 
 
@@ -97,9 +97,9 @@ def parse_public_signing_key(data: bytes) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise FedftError("FEDFT-7056", f"not a public key: {error}") from None
+        raise FedftError(Code.JOIN_BUNDLE_INVALID, f"not a public key: {error}") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise FedftError("FEDFT-7056", "the signing key is not Ed25519")
+        raise FedftError(Code.JOIN_BUNDLE_INVALID, "the signing key is not Ed25519")
     return key
 
 
@@ -108,11 +108,11 @@ def load_certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(read_file(path))
     except ValueError as error:
-        raise FedftError("FEDFT-7053", f"{path} is no certificate: {error}") from None
+        raise FedftError(Code.KEY_FILE_INVALID, f"{path} is no certificate: {error}") from None
 
 
 def _private(path: Path) -> object:
     try:
         return serialization.load_pem_private_key(read_file(path), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise FedftError("FEDFT-7053", f"{path} is no private key: {error}") from None
+        raise FedftError(Code.KEY_FILE_INVALID, f"{path} is no private key: {error}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity import keys
 from fedft.identity.documents import ServerBundle, make_request
@@ -28,7 +28,9 @@ def make_identity(folder: Path, name: str, bundle: ServerBundle) -> Path:
     """
     if folder.exists() and any(folder.iterdir()):
         raise FedftError(
-            "FEDFT-7051", f"{folder} is not empty", hint="name a new folder; keys are never made twice"
+            Code.KEY_FOLDER_NOT_EMPTY,
+            f"{folder} is not empty",
+            hint="name a new folder; keys are never made twice",
         )
     tls_key, signing_key = keys.new_tls_key(), Ed25519PrivateKey.generate()
     try:
@@ -40,5 +42,5 @@ def make_identity(folder: Path, name: str, bundle: ServerBundle) -> Path:
         write_atomically(folder / "server.pub", bundle.signing_key.encode())
         write_atomically(folder / REQUEST, make_request(name, tls_key, signing_key).encode())
     except OSError as error:
-        raise FedftError("FEDFT-7055", f"cannot write to {folder}: {error.strerror}") from error
+        raise FedftError(Code.SITE_DISK_UNWRITABLE, f"cannot write to {folder}: {error.strerror}") from error
     return folder / REQUEST

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedft.config.schema import ModelSection, TaskSection
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.models.digest import weights_digest
 from fedft.models.quantised import class_and_changes, load_nf4, refuse_quantised
 from fedft.models.sources import resolve_source
@@ -69,7 +69,7 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
         tokenizer = _load_tokenizer(place, model)
     except (OSError, ValueError, RuntimeError) as error:
         raise FedftError(
-            "FEDFT-2002",
+            Code.MODEL_LOAD_FAILED,
             f"cannot load the model {model.source}: {str(error).partition(chr(10))[0]}",
             hint="without network, download it elsewhere and name its folder in model.source",
         ) from error
@@ -86,7 +86,7 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
 def _device(model: ModelSection) -> torch.device:
     if model.device == "cuda" and not torch.cuda.is_available():
         raise FedftError(
-            "FEDFT-2006",
+            Code.NO_CUDA_DEVICE,
             "model.device is 'cuda', and torch finds no CUDA device here",
             hint='set model.device = "cpu"; a site can set its own in site.toml',
         )
@@ -146,7 +146,7 @@ def _fill_missing(model: nn.Module, missing: list[str], head: tuple[str, ...], s
     absent = [name for name in missing if name not in head]
     if absent:
         raise FedftError(
-            "FEDFT-2003",
+            Code.CHECKPOINT_MISMATCH,
             f"the checkpoint lacks {len(absent)} weights of the base, or has them in other shapes: "
             f"{', '.join(absent[:3])}",
             hint="the architecture in config.json and the weights do not belong together",
@@ -164,7 +164,9 @@ def _set_padding(model: Any, tokenizer: Tokenizer) -> None:
     """Make sure that there is a padding token: masked out everywhere, so the end token may serve."""
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise FedftError("FEDFT-2004", "the tokenizer has neither a padding nor an end-of-sequence token")
+            raise FedftError(
+                Code.NO_PADDING_TOKEN, "the tokenizer has neither a padding nor an end-of-sequence token"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     if model.config.pad_token_id is None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedft.config.schema import ModelSection, TaskSection
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
@@ -54,7 +54,7 @@ def save_nf4(model: nn.Module, tokenizer: Any, folder: Path, head: Collection[st
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FedftError(
-            "FEDFT-6008", f"{folder} exists and is not an empty folder", hint="name a new folder"
+            Code.OUTPUT_NOT_EMPTY, f"{folder} exists and is not an empty folder", hint="name a new folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
@@ -68,7 +68,7 @@ def refuse_quantised(place: str, model: ModelSection) -> None:
     config = AutoConfig.from_pretrained(place, revision=model.revision or None)
     if getattr(config, "quantization_config", None):
         raise FedftError(
-            "FEDFT-2005",
+            Code.QUANT_NOT_DECLARED,
             f"the weights of {model.source} are stored quantised, but model.quant is {model.quant!r}",
             hint='set model.quant = "nf4" for NF4 weights, or name the model in full precision',
         )

@@ -6,7 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _PACKAGE = "package:"
@@ -30,10 +30,12 @@ def resolve_source(source: str) -> str:
     folder = Path(source).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise FedftError("FEDFT-2001", f"the folder {source} holds no config.json, so it is not a model")
+            raise FedftError(
+                Code.MODEL_NOT_FOUND, f"the folder {source} holds no config.json, so it is not a model"
+            )
         return str(folder)
     if source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
-        raise FedftError("FEDFT-2001", f"there is no model folder {source} (looked in {Path.cwd()})")
+        raise FedftError(Code.MODEL_NOT_FOUND, f"there is no model folder {source} (looked in {Path.cwd()})")
     return source
 
 
@@ -42,11 +44,13 @@ def _package_folder(place: str) -> Path:
     spec = importlib.util.find_spec(module) if module.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise FedftError(
-            "FEDFT-2001",
+            Code.MODEL_NOT_FOUND,
             f"the Python package {module!r} that model.source names is not installed",
             hint="install it into the environment that runs fedft",
         )
     folder = Path(spec.submodule_search_locations[0]) / subfolder
     if not (folder / "config.json").is_file():
-        raise FedftError("FEDFT-2001", f"the package {module} has no model in its folder {subfolder!r}")
+        raise FedftError(
+            Code.MODEL_NOT_FOUND, f"the package {module} has no model in its folder {subfolder!r}"
+        )
     return folder

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant.build import ABI
 from fedft.quant.codebook import BLOCK, NESTED_BLOCK
 
@@ -89,7 +89,9 @@ class CpuLibrary:
         number = -1 if tier is None else TIERS.index(tier) if tier in TIERS else 99
         if self._c.fedft_cpu_set_tier(number):
             usable = TIERS[: self._c.fedft_cpu_best_tier() + 1]
-            raise FedftError("FEDFT-9001", f"no instruction set {tier!r} here, there are {', '.join(usable)}")
+            raise FedftError(
+                Code.KERNEL_CHOICE_INVALID, f"no instruction set {tier!r} here, there are {', '.join(usable)}"
+            )
 
     def quantise(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """As ``reference.quantise``."""
@@ -151,9 +153,11 @@ class CpuLibrary:
     def _call(self, name: str, *args: object) -> None:
         status = getattr(self._c, name)(*args)
         if status == _NOT_FINITE:
-            raise FedftError("FEDFT-9010", "a weight to be quantised holds a value that is not finite")
+            raise FedftError(
+                Code.WEIGHT_NOT_QUANTISABLE, "a weight to be quantised holds a value that is not finite"
+            )
         if status:
-            raise FedftError("FEDFT-9004", f"kernel {name} refused its arguments (status {status})")
+            raise FedftError(Code.KERNEL_FAILED, f"kernel {name} refused its arguments (status {status})")
 
 
 def open_library(path: Path, signatures: dict[str, list[type]]) -> ctypes.CDLL:

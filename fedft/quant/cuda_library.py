@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant import reference
 from fedft.quant.codebook import BLOCK
 from fedft.quant.cpu_library import DTYPES, open_library
@@ -171,7 +171,7 @@ class CudaLibrary:
     def _require(self, name: str, first: Tensor, *rest: object) -> None:
         if not self._call(name, first, *rest):
             raise FedftError(
-                "FEDFT-9004", f"no kernel {name} for a tensor of {first.dtype} {tuple(first.shape)}"
+                Code.KERNEL_FAILED, f"no kernel {name} for a tensor of {first.dtype} {tuple(first.shape)}"
             )
 
     def _call(self, name: str, first: Tensor, *rest: object) -> bool:
@@ -183,4 +183,4 @@ class CudaLibrary:
         if status in (0, _UNSUPPORTED):
             return bool(status == 0)
         reason = self._c.fedft_cuda_error_string(status).decode()
-        raise FedftError("FEDFT-9004", f"kernel {name} failed: {reason} (status {status})")
+        raise FedftError(Code.KERNEL_FAILED, f"kernel {name} failed: {reason} (status {status})")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant.linear import NF4Linear
 
 _SHARD = 2 << 30  # bytes of one file
@@ -42,7 +42,9 @@ def save_quantised(model: nn.Module, folder: Path, exclude: Collection[str] = ()
 
     """
     if not any(isinstance(module, NF4Linear) for module in model.modules()):
-        raise FedftError("FEDFT-9013", f"{type(model).__name__} has no quantised layer to save")
+        raise FedftError(
+            Code.MODULE_NOT_QUANTISABLE, f"{type(model).__name__} has no quantised layer to save"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     shards = list(_shards(_own_tensors(model, exclude)))
     place: dict[str, str] = {}

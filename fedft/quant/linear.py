@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant.weight import NF4Weight
 
 
@@ -47,7 +47,9 @@ class NF4Linear(nn.Module):
 
         """
         if type(module) not in (nn.Linear, Conv1D):
-            raise FedftError("FEDFT-9013", f"a module of class {type(module).__name__} cannot be quantised")
+            raise FedftError(
+                Code.MODULE_NOT_QUANTISABLE, f"a module of class {type(module).__name__} cannot be quantised"
+            )
         weight: Tensor = module.weight  # type: ignore[assignment]
         matrix = weight.T.contiguous() if type(module) is Conv1D else weight
         bias: Tensor | None = module.bias  # type: ignore[assignment]

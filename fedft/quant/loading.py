@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant import skeleton
 from fedft.quant.files import DIGEST, INDEX, combined, digest_of
 from fedft.quant.model import quantisable
@@ -67,7 +67,9 @@ def load_quantising(
     model, _ = skeleton.build(folder, auto_class, dtype, changes)
     names, chosen = skeleton.Names(model), set(quantisable(model))
     if not chosen:
-        raise FedftError("FEDFT-9013", f"{type(model).__name__} has no linear module to quantise")
+        raise FedftError(
+            Code.MODULE_NOT_QUANTISABLE, f"{type(model).__name__} has no linear module to quantise"
+        )
     transposed = {name for name in chosen if isinstance(model.get_submodule(name), Conv1D)}
     state: dict[str, Tensor] = {}
     weights: dict[str, NF4Weight] = {}
@@ -100,11 +102,13 @@ def weight_files(folder: Path) -> list[Path]:
         if index.exists():
             names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError) as error:
-        raise FedftError("FEDFT-9012", f"no readable weights in {folder}: {error}") from error
+        raise FedftError(Code.QUANTISED_FILES_INVALID, f"no readable weights in {folder}: {error}") from error
     paths = [folder / Path(name).name for name in names]
     for path in paths:
         if not path.is_file():
-            raise FedftError("FEDFT-9012", f"there is no {path}", hint="weights must be safetensors files")
+            raise FedftError(
+                Code.QUANTISED_FILES_INVALID, f"there is no {path}", hint="weights must be safetensors files"
+            )
     return paths
 
 
@@ -120,7 +124,7 @@ def _take_file(
     digest = digest_of(tensors)
     if recorded not in (None, digest):
         raise FedftError(
-            "FEDFT-9012",
+            Code.QUANTISED_FILES_INVALID,
             f"{path}: digest {digest[:12]}…, it records {recorded[:12]}…",
             hint="the file was changed or damaged; fetch it again",
         )
@@ -130,7 +134,7 @@ def _take_file(
         weight = NF4Weight.from_state({k[len(stored) + 1 :]: tensors.pop(k) for k in parts})
         found = names.find(stored)
         if found is None:
-            raise FedftError("FEDFT-9012", f"{path} holds {stored}, the model does not")
+            raise FedftError(Code.QUANTISED_FILES_INVALID, f"{path} holds {stored}, the model does not")
         weights[found.removesuffix(".weight")] = weight
     for key, tensor in tensors.items():
         if (name := names.find(key)) is not None:
@@ -165,4 +169,4 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise FedftError("FEDFT-9012", f"no readable weights in {path}: {error}") from error
+        raise FedftError(Code.QUANTISED_FILES_INVALID, f"no readable weights in {path}: {error}") from error

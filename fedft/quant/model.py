@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant.linear import NF4Linear
 
 
@@ -45,10 +45,12 @@ def quantise_model(model: nn.Module, names: Sequence[str] | None = None) -> None
     modules = dict(model.named_modules())
     chosen = quantisable(model) if names is None else list(names)
     if not chosen:
-        raise FedftError("FEDFT-9013", f"{type(model).__name__} has no linear module to quantise")
+        raise FedftError(
+            Code.MODULE_NOT_QUANTISABLE, f"{type(model).__name__} has no linear module to quantise"
+        )
     for name in chosen:
         if name not in modules:
-            raise FedftError("FEDFT-9013", f"the model has no module {name!r} to quantise")
+            raise FedftError(Code.MODULE_NOT_QUANTISABLE, f"the model has no module {name!r} to quantise")
         replacement = NF4Linear.from_module(modules.pop(name))
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, replacement)

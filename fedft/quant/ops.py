@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant import gemm, reference, select, workspace
 from fedft.quant.codebook import BLOCK, NESTED_BLOCK
 from fedft.quant.cpu_library import DTYPES, CpuLibrary
@@ -54,12 +54,14 @@ def check_parts(packed: Tensor, absmax: Tensor, nested: Nested | None, count: in
     for part, dtype, size in expected:
         if part.dtype != dtype or part.numel() != size or not part.is_contiguous():
             raise FedftError(
-                "FEDFT-9011",
+                Code.NF4_WEIGHT_INVALID,
                 f"not an NF4 weight of {count} elements: a part is {part.dtype} {tuple(part.shape)}, "
                 f"expected {size} of {dtype}",
             )
         if part.device != packed.device:
-            raise FedftError("FEDFT-9011", f"parts of one weight lie on {packed.device} and {part.device}")
+            raise FedftError(
+                Code.NF4_WEIGHT_INVALID, f"parts of one weight lie on {packed.device} and {part.device}"
+            )
 
 
 def _kernels(device: torch.device) -> CpuLibrary | CudaLibrary | None:
@@ -68,7 +70,7 @@ def _kernels(device: torch.device) -> CpuLibrary | CudaLibrary | None:
 
 def _quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     if not weight.is_floating_point():
-        raise FedftError("FEDFT-9010", f"a weight of {weight.dtype} cannot be quantised")
+        raise FedftError(Code.WEIGHT_NOT_QUANTISABLE, f"a weight of {weight.dtype} cannot be quantised")
     kernels = _kernels(weight.device) if weight.dtype in DTYPES else None
     return (kernels or reference).quantise(weight.detach().contiguous())
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant.codebook import BLOCK, MIN_SCALE, NESTED_BLOCK, levels, midpoints
 
 _CHUNK = BLOCK * NESTED_BLOCK * 64  # about a million weights: temporaries stay small
@@ -84,7 +84,9 @@ def dequantise(
 def refuse_not_finite(absmax: Tensor) -> None:
     """Raise FEDFT-9010 when an absmax is not finite, which it is when a weight is not."""
     if not bool(torch.isfinite(absmax).all()):
-        raise FedftError("FEDFT-9010", "a weight to be quantised holds a value that is not finite")
+        raise FedftError(
+            Code.WEIGHT_NOT_QUANTISABLE, "a weight to be quantised holds a value that is not finite"
+        )
 
 
 def _blockwise(x: Tensor, block: int, mid: Tensor) -> tuple[Tensor, Tensor]:

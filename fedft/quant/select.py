@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant import build
 from fedft.quant.build import BuildError
 from fedft.quant.cpu_library import CpuLibrary, LibraryError
@@ -44,7 +44,9 @@ def mode() -> str:
     """
     value = os.environ.get("FEDFT_KERNELS", "auto").strip().lower() or "auto"
     if value not in MODES:
-        raise FedftError("FEDFT-9001", f"FEDFT_KERNELS is {value!r}, it can be {', '.join(MODES)}")
+        raise FedftError(
+            Code.KERNEL_CHOICE_INVALID, f"FEDFT_KERNELS is {value!r}, it can be {', '.join(MODES)}"
+        )
     return value
 
 
@@ -138,7 +140,7 @@ def _try_cached(choice: Choice, find: Callable[[], Path], load: Callable[[Path],
 def _insist(choice: Choice, kind: str) -> Choice:
     if mode() == kind and choice.library is None:
         raise FedftError(
-            "FEDFT-9002",
+            Code.KERNELS_UNAVAILABLE,
             f"FEDFT_KERNELS={kind}, but there is no {kind} library: {'; '.join(choice.reasons)}",
             hint="unset FEDFT_KERNELS to compute with torch instead",
         )

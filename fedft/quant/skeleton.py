@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant.linear import NF4Linear
 from fedft.quant.weight import NF4Weight
 
@@ -38,7 +38,7 @@ def build(
     try:
         config = AutoConfig.from_pretrained(folder, **changes)
     except (OSError, ValueError) as error:
-        raise FedftError("FEDFT-9012", f"no model in {folder}: {error}") from error
+        raise FedftError(Code.QUANTISED_FILES_INVALID, f"no model in {folder}: {error}") from error
     if dtype is None:
         dtype = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     with _parameters_on_meta():
@@ -90,10 +90,14 @@ def fill(
     for name, weight in weights.items():
         module = modules.get(name)
         if not isinstance(module, (nn.Linear, Conv1D)) or weight.shape != shape_of(module):
-            raise FedftError("FEDFT-9012", f"the files hold {name} of {weight.shape}, the model does not")
+            raise FedftError(
+                Code.QUANTISED_FILES_INVALID, f"the files hold {name} of {weight.shape}, the model does not"
+            )
         bias = state.pop(f"{name}.bias", None)
         if (bias is None) != (module.bias is None):
-            raise FedftError("FEDFT-9012", f"the files and the model disagree about a bias of {name}")
+            raise FedftError(
+                Code.QUANTISED_FILES_INVALID, f"the files and the model disagree about a bias of {name}"
+            )
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, NF4Linear(weight, bias, dtype))
     model.load_state_dict(_fitting(model, state), strict=False, assign=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant import select
 from fedft.quant.cpu_library import CpuLibrary
 from fedft.quant.cuda_library import CudaLibrary
@@ -69,7 +69,9 @@ def accumulate_(total: Tensor, pos: Tensor, neg: Tensor, weights: Tensor) -> Non
     _require(total, (torch.int64,))
     _require(weights, (torch.int64,))
     if pos.dim() != 2 or pos.shape != (weights.numel(), plane_bytes(total.numel())) or neg.shape != pos.shape:
-        raise FedftError("FEDFT-9014", f"planes {tuple(pos.shape)} for {weights.numel()} x {total.numel()}")
+        raise FedftError(
+            Code.TERNARY_PARTS_MISMATCH, f"planes {tuple(pos.shape)} for {weights.numel()} x {total.numel()}"
+        )
     _require(pos, (torch.uint8,))
     _require(neg, (torch.uint8,))
     kernels = _kernels(total)
@@ -93,7 +95,8 @@ def _kernels(x: Tensor) -> CpuLibrary | CudaLibrary | None:
 def _require(x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
     if x.dtype not in dtypes or not x.is_contiguous():
         raise FedftError(
-            "FEDFT-9014", f"expected a contiguous tensor of {dtypes}, got {x.dtype} {x.stride()}"
+            Code.TERNARY_PARTS_MISMATCH,
+            f"expected a contiguous tensor of {dtypes}, got {x.dtype} {x.stride()}",
         )
 
 
@@ -101,7 +104,9 @@ def _require_planes(pos: Tensor, neg: Tensor, count: int) -> None:
     for plane in (pos, neg):
         _require(plane, (torch.uint8,))
         if plane.shape != (plane_bytes(count),) or plane.device != pos.device:
-            raise FedftError("FEDFT-9014", f"a plane of {tuple(plane.shape)} bytes for {count} elements")
+            raise FedftError(
+                Code.TERNARY_PARTS_MISMATCH, f"a plane of {tuple(plane.shape)} bytes for {count} elements"
+            )
 
 
 def _bits(flags: Tensor) -> Tensor:

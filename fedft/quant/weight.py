@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant import ops
 from fedft.quant.codebook import BLOCK, NESTED_BLOCK, levels, nested_map
 
@@ -55,7 +55,9 @@ class NF4Weight:
 
         """
         if weight.dim() != 2 or not weight.is_floating_point():
-            raise FedftError("FEDFT-9010", f"{weight.dtype} {tuple(weight.shape)} is no matrix of floats")
+            raise FedftError(
+                Code.WEIGHT_NOT_QUANTISABLE, f"{weight.dtype} {tuple(weight.shape)} is no matrix of floats"
+            )
         # From bfloat16 whatever the checkpoint's dtype: one base, one digest, for every client.
         packed, absmax = ops.quantise(weight.detach().to(torch.bfloat16))
         code = nested_map(weight.device)
@@ -148,13 +150,13 @@ class NF4Weight:
             absmax2 = state["nested_absmax"] if nested else None
             code = state["nested_quant_map"] if nested else None
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise FedftError("FEDFT-9011", f"not an NF4 weight: {error!r}") from error
+            raise FedftError(Code.NF4_WEIGHT_INVALID, f"not an NF4 weight: {error!r}") from error
         if sizes != ("nf4", BLOCK, NESTED_BLOCK) or len(shape) != 2 or min(shape) < 0:
             raise FedftError(
-                "FEDFT-9011", f"not an NF4 matrix in blocks of 64 and 256: {sizes}, shape {shape}"
+                Code.NF4_WEIGHT_INVALID, f"not an NF4 matrix in blocks of 64 and 256: {sizes}, shape {shape}"
             )
         if not torch.equal(table.cpu().float(), levels(torch.device("cpu"))):
-            raise FedftError("FEDFT-9011", "the stored levels are not those of NF4")
+            raise FedftError(Code.NF4_WEIGHT_INVALID, "the stored levels are not those of NF4")
         weight = cls(packed, absmax, absmax2, _shared(code), offset, (shape[0], shape[1]), dtype)
         weight.check()
         return weight
@@ -165,7 +167,7 @@ class NF4Weight:
         numbers = [self.absmax] if self.nested is None else [self.nested[0], self.nested[1]]
         finite = all(bool(torch.isfinite(part).all()) for part in numbers)
         if not (finite and math.isfinite(self.offset)):
-            raise FedftError("FEDFT-9011", "a scale of an NF4 weight is not finite")
+            raise FedftError(Code.NF4_WEIGHT_INVALID, "a scale of an NF4 weight is not finite")
 
     @classmethod
     def from_bitsandbytes(cls, packed: Tensor, state: Any) -> NF4Weight:

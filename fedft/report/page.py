@@ -16,7 +16,7 @@ import fedft
 from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.config.render import to_toml
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.report import facts, format, plots
 from fedft.report.spending import spending
 from fedft.store import RoundRecord, RunRecord, RunStore
@@ -51,7 +51,9 @@ def write_report(store: RunStore, run: RunRecord, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise FedftError("FEDFT-6051", f"cannot write the report {path}: {error.strerror}") from error
+        raise FedftError(
+            Code.REPORT_NOT_WRITABLE, f"cannot write the report {path}: {error.strerror}"
+        ) from error
 
 
 def render(

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.planning import PlanRow
 from fedft.report import drawing
 
@@ -31,7 +31,9 @@ def write_plot(path: Path, rows: Sequence[PlanRow], delta: float) -> None:
         try:
             figure.savefig(path, format="png")
         except OSError as error:
-            raise FedftError("FEDFT-6051", f"cannot write the plot {path}: {error.strerror}") from error
+            raise FedftError(
+                Code.REPORT_NOT_WRITABLE, f"cannot write the plot {path}: {error.strerror}"
+            ) from error
 
 
 def _panel(axes: Any, rows: Sequence[PlanRow], field: str, title: str) -> None:

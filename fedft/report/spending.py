@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from fedft.errors import Code
 from fedft.store import RoundRecord
-from fedft.store.records import BUDGET_SPENT, PRIVACY
+from fedft.store.records import PRIVACY
 
 EVERY_CLIENT = "any one client"
 """Stands for a client where the unit of privacy is a client."""
@@ -64,7 +65,7 @@ def spending(rounds: Iterable[RoundRecord]) -> list[Spending]:
                     steps=before.steps + int(stated["steps"]),
                     rounds=before.rounds + 1,
                 )
-            elif update.code == BUDGET_SPENT:
+            elif update.code == Code.BUDGET_SPENT:
                 rows[update.client] = replace(before, spent_in=record.round)
     return [rows[client] for client in sorted(rows)]
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.binding import bind
 
 KEY_BYTES = 32
@@ -26,7 +26,7 @@ def agree(private: X25519PrivateKey, public: bytes) -> bytes:
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
-        raise FedftError("FEDFT-8808", "a public key of a member is not an X25519 key") from None
+        raise FedftError(Code.MEMBER_KEY_INVALID, "a public key of a member is not an X25519 key") from None
 
 
 def pair_mask_key(secret: bytes, session: bytes, round: int, a: int, b: int) -> bytes:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.masks import Words
 
 WORD_BITS = 64
@@ -45,7 +45,7 @@ class Packing:
         good = 1 <= self.elements <= MAX_ELEMENTS and self.largest >= 1 and self.clients >= 1
         if not good or self.base > MAX_BASE:
             raise FedftError(
-                "FEDFT-8819",
+                Code.VECTOR_NOT_PACKABLE,
                 f"{self.elements} digits up to {self.largest} of {self.clients} clients cannot be packed",
                 hint=f"at most {MAX_ELEMENTS} digits, and clients times the largest below {MAX_BASE}",
             )
@@ -87,11 +87,11 @@ class Packing:
         """
         if values.shape != (self.elements,) or values.dtype.kind not in "iu":
             raise FedftError(
-                "FEDFT-8818",
+                Code.MASKED_WORDS_MISMATCH,
                 f"{values.dtype}{list(values.shape)} to mask, the round has {self.elements} digits",
             )
         if int(values.min()) < 0 or int(values.max()) > self.largest:
-            raise FedftError("FEDFT-8818", f"a digit to mask lies outside 0 to {self.largest}")
+            raise FedftError(Code.MASKED_WORDS_MISMATCH, f"a digit to mask lies outside 0 to {self.largest}")
         padded = np.zeros(self.digits * self.words, dtype=values.dtype)
         padded[: self.elements] = values
         rows = padded.reshape(self.digits, self.words)
@@ -118,7 +118,7 @@ class Packing:
         flat = sums.reshape(-1)
         if rest.any() or flat[self.elements :].any() or int(flat.max()) > count * self.largest:
             raise FedftError(
-                "FEDFT-8824",
+                Code.UNMASKING_FAILED,
                 f"the unmasked words are not a sum of {count} clients' digits up to {self.largest}",
                 hint="a client sent something else than its masked digits; the round is lost",
             )
@@ -138,7 +138,9 @@ class Packing:
     def from_bytes(self, data: bytes) -> Words:
         """Give (words,) uint64 below 2 to the ``width``; raises FEDFT-8818 on another number of bytes."""
         if len(data) != self.nbytes:
-            raise FedftError("FEDFT-8818", f"{len(data)} bytes of masked words, the round has {self.nbytes}")
+            raise FedftError(
+                Code.MASKED_WORDS_MISMATCH, f"{len(data)} bytes of masked words, the round has {self.nbytes}"
+            )
         packed = np.frombuffer(data, dtype="<u8").reshape(self.width, -1)
         columns = np.empty((_LANES, packed.shape[1]), dtype=np.uint64)
         for lane, row in enumerate(columns):

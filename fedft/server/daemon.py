@@ -13,7 +13,7 @@ from fedft.admin.audit_log import AuditLog
 from fedft.admin.event_stream import EventStream
 from fedft.admin.registry import Registry
 from fedft.admin.service import AdminService
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.identity import keys
 from fedft.identity.authority import Authority
 from fedft.server.metrics import ServerMetrics, serve_metrics
@@ -105,5 +105,5 @@ def _lock(folder: Path) -> IO[str]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise FedftError("FEDFT-6209", f"another server runs in {folder}") from None
+        raise FedftError(Code.SERVER_FOLDER_LOCKED, f"another server runs in {folder}") from None
     return file

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from fedft.coordinator.events import ClientAnswered, Event, RoundCommitted, RunFinished, RunStarted
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 class ServerMetrics:
@@ -93,7 +93,7 @@ def serve_metrics(address: str, metrics: ServerMetrics, healthy: Callable[[], bo
         server = ThreadingHTTPServer((host, int(port)), Handler)
     except (OSError, ValueError) as error:
         raise FedftError(
-            "FEDFT-6203",
+            Code.ADDRESS_UNAVAILABLE,
             f"cannot serve metrics on {address}: {error}",
             hint="change `metrics` in server.toml",
         ) from None

@@ -13,14 +13,13 @@ from fedft.admin.registry import DesiredState, Registry
 from fedft.config import RunConfig
 from fedft.config.load import to_json
 from fedft.coordinator.events import Event
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError, Kind
 from fedft.server.metrics import ServerMetrics
 from fedft.store import RunRecord, RunStore
 from fedft.transport.broker import Broker
 
 _log = logging.getLogger("fedft.server")
 # Too few clients, or too few updates: that mends itself when sites come back.
-_LACK_OF_CLIENTS = ("FEDFT-6101", "FEDFT-6102")
 
 
 class Scheduler(threading.Thread):
@@ -75,7 +74,7 @@ class Scheduler(threading.Thread):
         state = self.state(run, self._registry.wanted().get(run.id))
         if state in ("running", "ending", "waiting"):
             raise FedftError(
-                "FEDFT-6208", f"run {run.id} is {state}", hint="pause it and wait until it rests"
+                Code.RUN_STATE_CONFLICT, f"run {run.id} is {state}", hint="pause it and wait until it rests"
             )
         self._registry.want(run.id, "paused")
         return self._store.roll_back(run.id, round_number)
@@ -135,7 +134,7 @@ class Scheduler(threading.Thread):
             return self._failed(run, error)
         except Exception as error:
             traceback.print_exc()
-            return self._failed(run, FedftError("FEDFT-6213", f"{type(error).__name__}: {error}"))
+            return self._failed(run, FedftError(Code.COORDINATOR_FAILED, f"{type(error).__name__}: {error}"))
         finally:
             grid.close()
             self.current = ""
@@ -144,7 +143,7 @@ class Scheduler(threading.Thread):
     def _failed(self, run: RunRecord, error: FedftError) -> bool:
         _log.error("run %s: %s", run.id, error)
         self._store.add_event(run.id, "stopped-by-error", str(error))
-        if error.code in _LACK_OF_CLIENTS:
+        if error.code.kind is Kind.RETRY:
             self._store.set_status(run.id, "interrupted", str(error))
             return False
         self._registry.want(run.id, "paused")
@@ -159,7 +158,7 @@ class Scheduler(threading.Thread):
         if run.status == "completed" or present not in allowed:
             state = self.state(run, present)
             raise FedftError(
-                "FEDFT-6208",
+                Code.RUN_STATE_CONFLICT,
                 f"run {run.id} is {state}, so it cannot become {'running' if wanted == 'run' else wanted}",
             )
         self._registry.want(run.id, wanted)

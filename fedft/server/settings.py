@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
 from fedft.config.schema import Section
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity import keys
 from fedft.identity.documents import ServerBundle
@@ -89,7 +89,9 @@ def load_settings(folder: Path) -> ServerSettings:
         return ServerSettings.model_validate({**table, "folder": folder.absolute()})
     except FileNotFoundError:
         raise FedftError(
-            "FEDFT-6201", f"no {_FILE} in {folder}", hint=f"make one: fedft server init {folder}"
+            Code.SERVER_FOLDER_INVALID,
+            f"no {_FILE} in {folder}",
+            hint=f"make one: fedft server init {folder}",
         ) from None
     except ValidationError as error:
         mistakes = [
@@ -98,7 +100,7 @@ def load_settings(folder: Path) -> ServerSettings:
         problem = "\n  ".join(["", *mistakes])
     except (OSError, ValueError) as error:
         problem = str(error)
-    raise FedftError("FEDFT-6204", f"{path} cannot be used: {problem}")
+    raise FedftError(Code.SERVER_SETTINGS_INVALID, f"{path} cannot be used: {problem}")
 
 
 def initialise(settings: ServerSettings) -> Path:
@@ -118,7 +120,7 @@ def initialise(settings: ServerSettings) -> Path:
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()):
         raise FedftError(
-            "FEDFT-6202",
+            Code.SERVER_FOLDER_NOT_EMPTY,
             f"{folder} is not empty",
             hint="name a new folder; an authority is never made twice",
         )

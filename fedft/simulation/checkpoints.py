@@ -10,7 +10,7 @@ from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.coordinator.evaluation import records_of
 from fedft.data.readers import load_records
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store import EvaluationRecord, RunRecord, RunStore
 from fedft.training.model_runtime import ModelRuntime
 
@@ -27,12 +27,12 @@ def open_round(store: RunStore, run: RunRecord, round_number: int | None = None)
     """
     last = store.last_round(run.id)
     if last is None:
-        raise FedftError("FEDFT-6003", f"run {run.id} has no committed round yet")
+        raise FedftError(Code.ROUND_NOT_COMMITTED, f"run {run.id} has no committed round yet")
     state = store.state(run.id, last if round_number is None else round_number)
     runtime = ModelRuntime(from_json(run.config))
     if runtime.base_digest != run.base_digest:
         raise FedftError(
-            "FEDFT-2010",
+            Code.BASE_MODEL_MISMATCH,
             f"base model digest {runtime.base_digest[:16]}…, the run's is {run.base_digest[:16]}…",
             hint="the weights at model.source have changed since the run",
         )
@@ -66,7 +66,9 @@ def export_run(
 
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FedftError("FEDFT-6008", f"{out} exists and is not an empty folder", hint="name a new folder")
+        raise FedftError(
+            Code.OUTPUT_NOT_EMPTY, f"{out} exists and is not an empty folder", hint="name a new folder"
+        )
     runtime = open_round(store, run, round_number)
     if kind == "peft":
         base = runtime.config.model.source

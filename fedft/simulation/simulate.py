@@ -13,8 +13,7 @@ from fedft.config import RunConfig
 from fedft.config.load import from_json, to_json
 from fedft.coordinator.coordinator import Coordinator
 from fedft.coordinator.events import Notice, Observer, nobody
-from fedft.coordinator.exchange import LOST_PROCESS
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store import RunRecord, RunStore
 
 
@@ -39,7 +38,7 @@ def simulate(
     """
     if (config is None) == (not resume):
         raise FedftError(
-            "FEDFT-6105", "a simulation starts from a configuration or resumes a run, one of them"
+            Code.CONFIG_OR_RESUME, "a simulation starts from a configuration or resumes a run, one of them"
         )
     run = store.run(resume) if config is None else store.create_run(config.name, to_json(config))
     settings = from_json(run.config)
@@ -50,7 +49,7 @@ def simulate(
         try:
             return carrier(store.run(run.id), settings, store, observer)
         except FedftError as error:
-            if error.code != LOST_PROCESS:
+            if error.code is not Code.SIMULATED_CLIENT_DIED:
                 raise
             store.add_event(run.id, "engine-restarted", error.message)
             observer(Notice("engine-restarted", f"{error.message}; going on from the last committed round"))
@@ -107,7 +106,9 @@ class _Outcome:
         if self._error is not None:
             raise self._error
         if self._value is None:
-            raise FedftError("FEDFT-6106", "Flower's simulation ended before the coordinator did")
+            raise FedftError(
+                Code.SIMULATION_ENDED_EARLY, "Flower's simulation ended before the coordinator did"
+            )
         return self._value
 
 

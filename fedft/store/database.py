@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, create_engine, event, insert, inspect, select
 from sqlalchemy.exc import DatabaseError, OperationalError
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store import schema
 
 
@@ -33,12 +33,12 @@ def open_database(path: Path) -> Engine:
     try:
         version = _prepare(engine)
     except OperationalError as error:
-        raise FedftError("FEDFT-6004", f"cannot open {path}: {error.orig}") from error
+        raise FedftError(Code.STORE_UNUSABLE, f"cannot open {path}: {error.orig}") from error
     except DatabaseError as error:
-        raise FedftError("FEDFT-6006", f"{path} is not a run store: {error.orig}") from error
+        raise FedftError(Code.STORE_FORMAT_UNKNOWN, f"{path} is not a run store: {error.orig}") from error
     if version != schema.SCHEMA_VERSION:
         raise FedftError(
-            "FEDFT-6006",
+            Code.STORE_FORMAT_UNKNOWN,
             f"{path} has store version {version}, this fedft reads version {schema.SCHEMA_VERSION}",
             hint="use the fedft version that wrote it",
         )

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.tensors import Arrays
 
@@ -23,7 +23,7 @@ def write_file(path: Path, data: bytes) -> None:
     try:
         write_atomically(path, data)
     except OSError as error:
-        raise FedftError("FEDFT-6004", f"cannot write {path}: {error.strerror}") from error
+        raise FedftError(Code.STORE_UNUSABLE, f"cannot write {path}: {error.strerror}") from error
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
@@ -38,4 +38,4 @@ def read_arrays(path: Path) -> Arrays:
         arrays: Arrays = load(path.read_bytes())
         return arrays
     except (OSError, SafetensorError) as error:
-        raise FedftError("FEDFT-6005", f"cannot read the state {path}: {error}") from error
+        raise FedftError(Code.STORED_FILE_DAMAGED, f"cannot read the state {path}: {error}") from error

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 Body = dict[str, Any]
 GENESIS = bytes(32)
@@ -78,7 +78,7 @@ class HashChain:
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError as error:
             raise FedftError(
-                "FEDFT-8202", f"there is a ledger at {error.filename} already", hint="open it instead"
+                Code.LEDGER_EXISTS, f"there is a ledger at {error.filename} already", hint="open it instead"
             ) from error
         except OSError as error:
             raise _unwritable(self.path, error) from error
@@ -133,7 +133,7 @@ class HashChain:
             digest = link(digest, sequence, text)
             if number != sequence or stored != digest:
                 raise FedftError(
-                    "FEDFT-8203",
+                    Code.LEDGER_ALTERED,
                     f"entry {number} of the ledger {self.path} does not follow from the ones before it",
                     hint="the file was altered or damaged; restore it, and add nothing by hand",
                 )
@@ -172,7 +172,7 @@ class HashChain:
 
     def _cut_off(self, sequence: int) -> FedftError:
         return FedftError(
-            "FEDFT-8204",
+            Code.LEDGER_ROLLED_BACK,
             f"the ledger {self.path} lacks entry {sequence}, which {self._head_path.name} has noted"
             if sequence
             else f"the head file {self._head_path} is missing",
@@ -183,7 +183,7 @@ class HashChain:
     def _connection(self) -> Iterator[sqlite3.Connection]:
         if not self.path.is_file():
             raise FedftError(
-                "FEDFT-8201",
+                Code.LEDGER_NOT_FOUND,
                 f"there is no ledger at {self.path}",
                 hint="restore it; only for data that nothing was ever released from, create a new one",
             )
@@ -198,13 +198,13 @@ class HashChain:
             raise _unwritable(self.path, error) from error
         except sqlite3.DatabaseError as error:
             raise FedftError(
-                "FEDFT-8203", f"the ledger {self.path} is not readable: {error}", hint="restore it"
+                Code.LEDGER_ALTERED, f"the ledger {self.path} is not readable: {error}", hint="restore it"
             ) from error
 
 
 def _unwritable(path: Path, error: Exception) -> FedftError:
     return FedftError(
-        "FEDFT-8208",
+        Code.LEDGER_UNUSABLE,
         f"the ledger {path} cannot be written: {error}",
         hint="nothing was released; check the disk, the permissions and who holds the file",
     )

@@ -10,9 +10,6 @@ UpdateStatus = Literal["accepted", "refused", "failed", "late"]
 Scope = str
 """Who evaluated: "central", "federated", "pooled" (trained on all data at once), "alone:<client>"."""
 
-BUDGET_SPENT = "FEDFT-8207"
-"""The code of a client's refusal because its privacy budget does not cover the round."""
-
 PRIVACY = "privacy."
 """Begins the names of the metrics of an update that hold what its client stated about its privacy."""
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 import fedft
 from fedft.codecs import state_digest
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store import schema
 from fedft.store.database import open_database
 from fedft.store.files import read_arrays, write_arrays, write_file
@@ -42,12 +42,12 @@ class RunStore:
         path = self.folder / "fedft.sqlite"
         if not create and not path.exists():
             raise FedftError(
-                "FEDFT-6001", f"no run store in {self.folder}", hint="name its folder with --store"
+                Code.STORE_NOT_FOUND, f"no run store in {self.folder}", hint="name its folder with --store"
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FedftError("FEDFT-6004", f"cannot create {self.folder}: {error.strerror}") from error
+            raise FedftError(Code.STORE_UNUSABLE, f"cannot create {self.folder}: {error.strerror}") from error
         self._engine = open_database(path)
 
     def close(self) -> None:
@@ -95,7 +95,7 @@ class RunStore:
             return matches[0]
         known = ", ".join(run.id for run in matches or found[-5:]) or "none"
         problem = "is the beginning of several runs" if matches else "is not a run of this store"
-        raise FedftError("FEDFT-6002", f"{reference!r} {problem}", hint=f"runs: {known}")
+        raise FedftError(Code.RUN_NOT_FOUND, f"{reference!r} {problem}", hint=f"runs: {known}")
 
     def update_run(self, run_id: str, **values: str) -> None:
         """Set columns of a run: ``status``, ``error``, or one of the digests."""
@@ -212,7 +212,7 @@ class RunStore:
         found = state_digest(arrays)
         if found != digest:
             raise FedftError(
-                "FEDFT-6005", f"{self.state_path(digest)} holds a state with digest {found[:16]}…"
+                Code.STORED_FILE_DAMAGED, f"{self.state_path(digest)} holds a state with digest {found[:16]}…"
             )
         return arrays
 
@@ -224,7 +224,7 @@ class RunStore:
         with self._engine.connect() as connection:
             row = connection.execute(query).one_or_none()
         if row is None:
-            raise FedftError("FEDFT-6003", f"round {round_number} of {run_id} is not committed")
+            raise FedftError(Code.ROUND_NOT_COMMITTED, f"round {round_number} of {run_id} is not committed")
         return row[0], row[1]
 
     def prune_states(self, run_id: str, keep: int) -> None:
@@ -254,7 +254,7 @@ class RunStore:
             return self.frame_path(digest).read_bytes()
         except OSError as error:
             raise FedftError(
-                "FEDFT-6005", f"cannot read the frame {digest[:12]}: {error.strerror}"
+                Code.STORED_FILE_DAMAGED, f"cannot read the frame {digest[:12]}: {error.strerror}"
             ) from error
 
     # -- events --------------------------------------------------------------------------------------
@@ -288,7 +288,7 @@ class RunStore:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise FedftError("FEDFT-6007", f"another process is carrying out {run_id}") from None
+                raise FedftError(Code.RUN_LOCKED, f"another process is carrying out {run_id}") from None
             yield
 
     @contextmanager
@@ -298,7 +298,7 @@ class RunStore:
                 yield connection
         except OperationalError as error:
             raise FedftError(
-                "FEDFT-6004", f"cannot write to the run store {self.folder}: {error.orig}"
+                Code.STORE_UNUSABLE, f"cannot write to the run store {self.folder}: {error.orig}"
             ) from error
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from fedft.config.schema import TrainingSection
 from fedft.data.samples import CausalSample, ClassSample
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.training.optimizer import adamw_class
 from fedft.training.schedule import local_steps, rate_factor
 from fedft.training.task import Task, batches_by_length, device_of, to_device
@@ -73,7 +73,9 @@ def train_local(
     """
     started = time.monotonic()
     if not samples or not (adapters or head):
-        raise FedftError("FEDFT-3031", f"nothing to train: {len(samples)} samples, {len(adapters)} matrices")
+        raise FedftError(
+            Code.NOTHING_TO_TRAIN, f"nothing to train: {len(samples)} samples, {len(adapters)} matrices"
+        )
     model.eval()
     steps = local_steps(section, len(samples))
     optimizer = make_optimizer(section, adapters, head)
@@ -150,7 +152,7 @@ def _clip(parameters: Sequence[nn.Parameter], max_norm: float, step: int) -> Non
     norm = torch.nn.utils.get_total_norm(gradients)
     if not bool(torch.isfinite(norm)):
         raise FedftError(
-            "FEDFT-3030",
+            Code.GRADIENT_NOT_FINITE,
             f"the gradient's norm is {norm.item()} at step {step + 1} of the run",
             hint="lower training.learning_rate, or set model.dtype to float32",
         )

@@ -10,7 +10,7 @@ import torch
 
 from fedft.adapters import resolve_targets
 from fedft.config import RunConfig
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.models.quantised import class_and_changes
 from fedft.models.sources import resolve_source
 from fedft.training.memory_plan import MemoryPlan, plan_memory
@@ -37,7 +37,7 @@ def plan_run(config: RunConfig, *, batch: int = 0, tokens: int = 0) -> MemoryPla
         described = AutoConfig.from_pretrained(place, revision=revision, **changes)
     except (OSError, ValueError) as error:
         raise FedftError(
-            "FEDFT-2002",
+            Code.MODEL_LOAD_FAILED,
             f"cannot read the configuration of the model {config.model.source}: {error}",
             hint="without network, download it elsewhere and name its folder in model.source",
         ) from error

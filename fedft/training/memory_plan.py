@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers.pytorch_utils import Conv1D
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.quant.codebook import BLOCK, NESTED_BLOCK
 from fedft.quant.linear import NF4Linear
 from fedft.quant.model import quantisable
@@ -84,12 +84,16 @@ def plan_memory(
 
     """
     if min(rank, batch, tokens) < 1:
-        raise FedftError("FEDFT-9015", f"rank {rank}, batch {batch} and tokens {tokens} must be at least 1")
+        raise FedftError(
+            Code.MEMORY_PLAN_IMPOSSIBLE, f"rank {rank}, batch {batch} and tokens {tokens} must be at least 1"
+        )
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             return _plan(make_model(), targets, rank, batch, tokens, quantised, private, checkpointing)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise FedftError("FEDFT-9015", f"this model's step cannot be planned: {error}") from error
+        raise FedftError(
+            Code.MEMORY_PLAN_IMPOSSIBLE, f"this model's step cannot be planned: {error}"
+        ) from error
 
 
 def _plan(

@@ -26,7 +26,7 @@ from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
 from fedft.data.report import DataReport
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.models.load import BaseModel, load_base
 from fedft.tensors import Arrays
 from fedft.training import seeds
@@ -90,7 +90,7 @@ class ModelRuntime:
     def adapters(self) -> AdapterHandle:
         """The attached adapters; FEDFT-2115 before ``attach``."""
         if self._handle is None:
-            raise FedftError("FEDFT-2115", "no adapters are attached to the model")
+            raise FedftError(Code.ATTACHMENT_STATE, "no adapters are attached to the model")
         return self._handle
 
     @property
@@ -113,7 +113,7 @@ class ModelRuntime:
         adapter = self.config.adapter
         if adapter.initialiser == DP_SKETCH:
             raise FedftError(
-                "FEDFT-2106",
+                Code.INITIALISER_INPUT_MISSING,
                 "a dp-sketch frame comes from the clients' sketches alone",
                 hint="choose another adapter.initialiser where there are no clients",
             )
@@ -247,7 +247,7 @@ class ModelRuntime:
         held_out = self.client_data(client).held_out
         if not held_out:
             raise FedftError(
-                "FEDFT-3040", "this client holds no samples out", hint="raise evaluation.holdout"
+                Code.NO_HOLDOUT, "this client holds no samples out", hint="raise evaluation.holdout"
             )
         return self.evaluate(held_out)
 

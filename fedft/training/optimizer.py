@@ -6,7 +6,7 @@ from typing import cast
 
 import torch
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _BITSANDBYTES = {"adamw8bit": "AdamW8bit", "paged-adamw8bit": "PagedAdamW8bit"}
 
@@ -30,7 +30,7 @@ def adamw_class(name: str, device: torch.device) -> type[torch.optim.AdamW]:
         return torch.optim.AdamW
     if device.type != "cuda":
         raise FedftError(
-            "FEDFT-3032",
+            Code.OPTIMIZER_NEEDS_CUDA,
             f"training.optimizer is {name!r}, which needs a CUDA device; the model is on {device.type}",
             hint='set training.optimizer = "adamw", or model.device = "cuda" where there is one',
         )

@@ -11,7 +11,7 @@ from torch import nn
 from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
 from fedft.data.samples import CausalSample, ClassSample
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.mechanisms.dp_sgd import DpSgd
 from fedft.training.loop import make_optimizer, set_rates
 from fedft.training.private_schedule import PrivateRounds
@@ -59,7 +59,7 @@ def train_private(
 
     """
     if not (adapters or head):
-        raise FedftError("FEDFT-3031", "nothing to train: 0 matrices")
+        raise FedftError(Code.NOTHING_TO_TRAIN, "nothing to train: 0 matrices")
     model.eval()
     optimizer = make_optimizer(section, adapters, head)
     peaks = [group["lr"] for group in optimizer.param_groups]

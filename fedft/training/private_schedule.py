@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from fedft.adapters.initialisers import DP_SKETCH
 from fedft.config import RunConfig
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import pld_epsilon
 from fedft.privacy.accounting.events import Budget, PrivacyEvent, check_delta
 from fedft.privacy.accounting.planning import calibrate
@@ -155,7 +155,7 @@ def _require_within(target: Budget, events: tuple[PrivacyEvent, ...]) -> None:
     epsilon = pld_epsilon(events, target.delta)
     if epsilon > target.epsilon:
         raise FedftError(
-            "FEDFT-8005",
+            Code.NOISE_TOO_SMALL,
             f"privacy.noise_multiplier {events[-1].noise_multiplier:g} makes the run cost epsilon "
             f"{epsilon:.4g}, privacy.epsilon is {target.epsilon:g}",
             hint="more noise, or leave it out to have it calibrated",

@@ -10,7 +10,7 @@ from typing import Any
 
 import tomli_w
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity.site_files import CERTIFICATE
 from fedft.transport.rpc_errors import raised
@@ -41,7 +41,7 @@ class AdminClient:
             self.address = str(tomllib.loads((folder / _FILE).read_text())["address"])
         except (OSError, ValueError, KeyError) as error:
             raise FedftError(
-                "FEDFT-7050",
+                Code.SITE_SETTINGS_INVALID,
                 f"no usable {_FILE} in {folder}: {error}",
                 hint="name the operator's folder with --admin or FEDFT_ADMIN",
             ) from None
@@ -66,7 +66,7 @@ class AdminClient:
         """Write an export's files into a new folder; FEDFT-6008 when it holds something already."""
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise FedftError(
-                "FEDFT-6008", f"{out} exists and is not an empty folder", hint="name a new folder"
+                Code.OUTPUT_NOT_EMPTY, f"{out} exists and is not an empty folder", hint="name a new folder"
             )
         out.mkdir(parents=True, exist_ok=True)
         file = None
@@ -92,7 +92,7 @@ class AdminClient:
 def _inside(folder: Path, name: str) -> Path:
     path = (folder / name).resolve()
     if not path.is_relative_to(folder.resolve()):
-        raise FedftError("FEDFT-7037", f"the server names a file outside the folder: {name[:80]!r}")
+        raise FedftError(Code.TRANSFER_DAMAGED, f"the server names a file outside the folder: {name[:80]!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

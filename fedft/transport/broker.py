@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Broker:
             if present is not None:
                 if present.instance != connection.instance and present.silence < self.silence:
                     raise FedftError(
-                        "FEDFT-7034",
+                        Code.KEY_IN_USE,
                         f"{connection.name} is connected already, from {present.peer}",
                         hint="one daemon for each key; if no other should run, treat the key as stolen",
                     )
@@ -181,7 +181,7 @@ class Broker:
             message = self._open.get(message_id)
         if message is None or message.node != node:
             raise FedftError(
-                "FEDFT-7038",
+                Code.INSTRUCTION_CLOSED,
                 f"message {message_id[:40]!r} is not open for this client",
                 hint="its round is closed, or it was answered already",
             )
@@ -194,14 +194,18 @@ class Broker:
             for message in self._open.values():
                 if message.node == node and message.digest == digest:
                     return message.envelope
-        raise FedftError("FEDFT-7038", f"nothing with digest {digest[:16]}… is open for this client")
+        raise FedftError(
+            Code.INSTRUCTION_CLOSED, f"nothing with digest {digest[:16]}… is open for this client"
+        )
 
     def answer(self, message: Outgoing, envelope: bytes) -> None:
         """Take the reply to an open message, once; FEDFT-7038 when it is closed by now."""
         with self._changed:
             self._drop_closed()
             if self._open.pop(message.message_id, None) is None:
-                raise FedftError("FEDFT-7038", "the message was answered or closed in the meantime")
+                raise FedftError(
+                    Code.INSTRUCTION_CLOSED, "the message was answered or closed in the meantime"
+                )
             self._replies[message.message_id] = envelope
             self._changed.notify_all()
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import fedft
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError, Kind
 from fedft.transport.retry import Backoff, attempts
-from fedft.transport.rpc_errors import UNREACHABLE, raised
+from fedft.transport.rpc_errors import raised
 from fedft.transport.service import LINK_VERSION
 from fedft.transport.tls import TlsFiles, open_channel
 from fedft.transport.transfer import PartialFile, pieces, receive
@@ -24,8 +24,6 @@ from fedft.wire.v1.link_pb2_grpc import LinkStub
 
 _CALL_SECONDS = 20.0
 _STALL_SECONDS = 60.0
-# What a further attempt can mend; every other error of the server is final.
-_TRANSIENT = (UNREACHABLE, "FEDFT-7037", "FEDFT-6212")
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class LinkClient:
                     pulse.heard()
                     self._take(signal, pulse, on_accepted, on_work, on_withdrawn)
             if not self._stop.is_set():
-                raise FedftError(UNREACHABLE, f"{self.address} has ended the session")
+                raise FedftError(Code.SERVER_UNREACHABLE, f"{self.address} has ended the session")
         except FedftError:
             if not self._stop.is_set():
                 raise
@@ -206,18 +204,20 @@ class LinkClient:
         self._insist(once, seconds)
 
     def _insist(self, once: Callable[[], None], seconds: float) -> None:
-        last = FedftError(UNREACHABLE, f"{self.address}: stopped")
+        last = FedftError(Code.SERVER_UNREACHABLE, f"{self.address}: stopped")
         for _ in attempts(self._stop, seconds):
             try:
                 once()
                 return
             except FedftError as error:
-                if error.code not in _TRANSIENT:
+                if error.code.kind not in (Kind.RETRY, Kind.UNAVAILABLE):
                     raise
                 last = error
             except OSError as error:
                 raise FedftError(
-                    "FEDFT-7055", f"cannot write to this site's disk: {error.strerror}", hint="free space"
+                    Code.SITE_DISK_UNWRITABLE,
+                    f"cannot write to this site's disk: {error.strerror}",
+                    hint="free space",
                 ) from error
         raise last
 

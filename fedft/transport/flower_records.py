@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _KEY = "fedft"
 _STYPE = "fedft.v1"
@@ -29,5 +29,5 @@ def unpack(content: RecordDict) -> bytes:
     if isinstance(value, bytes):
         return value
     raise FedftError(
-        "FEDFT-7001", "a message without a fedft envelope", hint="another Flower app answers here"
+        Code.ENVELOPE_MISSING, "a message without a fedft envelope", hint="another Flower app answers here"
     )

@@ -9,28 +9,25 @@ from typing import Any, NoReturn
 
 import grpc
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError, Kind
 
-UNREACHABLE = "FEDFT-7030"
-_CODE = re.compile(r"^(FEDFT-\d{4}) (.*)$", re.DOTALL)
+_CODE = re.compile(r"^(FEDFT-[0-9]{4}) (.*)$", re.DOTALL)
 _HINT = "\x1f"
 _TLS_WORDS = ("handshake", "certificate", "ssl", "tls", "peer name")
-_CLASSES = {
-    "FEDFT-7032": grpc.StatusCode.PERMISSION_DENIED,
-    "FEDFT-7033": grpc.StatusCode.PERMISSION_DENIED,
-    "FEDFT-7034": grpc.StatusCode.ALREADY_EXISTS,
-    "FEDFT-7036": grpc.StatusCode.RESOURCE_EXHAUSTED,
-    "FEDFT-7037": grpc.StatusCode.DATA_LOSS,
-    "FEDFT-7038": grpc.StatusCode.FAILED_PRECONDITION,
-    "FEDFT-6207": grpc.StatusCode.PERMISSION_DENIED,
-    "FEDFT-6212": grpc.StatusCode.RESOURCE_EXHAUSTED,
+_STATUS = {
+    Kind.RETRY: grpc.StatusCode.UNAVAILABLE,
+    Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+    Kind.USAGE: grpc.StatusCode.INVALID_ARGUMENT,
+    Kind.UNAUTHENTICATED: grpc.StatusCode.UNAUTHENTICATED,
+    Kind.DENIED: grpc.StatusCode.PERMISSION_DENIED,
+    Kind.FINAL: grpc.StatusCode.FAILED_PRECONDITION,
 }
 
 
 def abort(context: Any, error: FedftError) -> NoReturn:
     """End a call with an error; the other side's ``raised`` makes the same error of it."""
-    status = _CLASSES.get(error.code, grpc.StatusCode.INVALID_ARGUMENT)
-    context.abort(status, f"{error.code} {error.message[:2000]}{_HINT}{error.hint[:500]}")
+    text = f"{error.code} {error.message[:2000]}{_HINT}{error.hint[:500]}"
+    context.abort(_STATUS[error.code.kind], text)
     raise AssertionError("abort returned")
 
 
@@ -67,12 +64,12 @@ def as_error(error: Any, address: str) -> FedftError:
     shown = " ".join(details.split())[:300]
     if any(word in details.lower() for word in _TLS_WORDS):
         return FedftError(
-            "FEDFT-7031",
+            Code.TLS_FAILED,
             f"{address} and this machine do not accept each other's certificates: {shown}",
             hint="check the certificates' dates, their authority, and the host name in the address",
         )
     return FedftError(
-        UNREACHABLE,
+        Code.SERVER_UNREACHABLE,
         f"cannot reach {address}: {shown or error.code().name}",
         hint="is the server running, the address right, and does it know this certificate's authority?",
     )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.identity.keys import node_id
 from fedft.identity.members import Member, MemberDirectory
 from fedft.transport.broker import Broker, ClientConnection, Outgoing, Withdrawn
@@ -94,7 +94,7 @@ class LinkService(LinkServicer):  # type: ignore[misc]
         start = next(iterator, pb.ClientSignal()).start
         if start.link_version != LINK_VERSION:
             raise FedftError(
-                "FEDFT-7035",
+                Code.LINK_VERSION_MISMATCH,
                 f"the client speaks link version {start.link_version}, the server {LINK_VERSION}",
                 hint="run the same major version of fedft on both ends",
             )
@@ -142,7 +142,7 @@ class LinkService(LinkServicer):  # type: ignore[misc]
         node = node_id(member.fingerprint)
         message = self._board.find(node, header.message_id)
         if len(header.digest) != 32:
-            raise FedftError("FEDFT-7037", f"a digest of {len(header.digest)} bytes")
+            raise FedftError(Code.TRANSFER_DAMAGED, f"a digest of {len(header.digest)} bytes")
         return self._inbox.file(node, header.digest.hex(), header.size), message
 
     def _receive(self, file: PartialFile, header: Any, parts: Iterator[Any]) -> None:
@@ -150,15 +150,19 @@ class LinkService(LinkServicer):  # type: ignore[misc]
             return
         with file:
             if file.offset != header.offset:
-                raise FedftError("FEDFT-7037", f"an upload from byte {header.offset}, here are {file.offset}")
+                raise FedftError(
+                    Code.TRANSFER_DAMAGED, f"an upload from byte {header.offset}, here are {file.offset}"
+                )
             for part in parts:
                 file.add(part.chunk.data)
             file.finish()
 
     def _disk(self, member: Member, error: OSError) -> FedftError:
         problem = f"the server cannot keep the reply of {member.name}: {error.strerror}"
-        self._members.incident(member.name, "FEDFT-6212", problem)
-        return FedftError("FEDFT-6212", problem, hint="free space on the server; the client tries again")
+        self._members.incident(member.name, Code.REPLY_NOT_STORED, problem)
+        return FedftError(
+            Code.REPLY_NOT_STORED, problem, hint="free space on the server; the client tries again"
+        )
 
 
 def _listen(signals: Iterator[Any], connection: ClientConnection) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from cryptography import x509
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.identity.keys import fingerprint, read_file
 
 CHUNK = 1 << 20
@@ -75,7 +75,7 @@ def start_server(
     if not port:
         pool.shutdown(wait=False)
         raise FedftError(
-            "FEDFT-6203",
+            Code.ADDRESS_UNAVAILABLE,
             f"cannot listen on {address}",
             hint="another process has the port, or the host is not this machine's; change server.toml",
         )
@@ -95,5 +95,5 @@ def peer_fingerprint(context: Any) -> str:
     """Return the fingerprint of the key that the caller's certificate is for."""
     found = context.auth_context().get("x509_pem_cert", [])
     if not found:
-        raise FedftError("FEDFT-7032", "the caller showed no certificate")
+        raise FedftError(Code.KEY_NOT_ENROLLED, "the caller showed no certificate")
     return fingerprint(x509.load_pem_x509_certificate(bytes(found[0])))

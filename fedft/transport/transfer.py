@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.transport.tls import CHUNK
 
 _MOST = 2 << 20
@@ -62,7 +62,9 @@ class PartialFile:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise FedftError("FEDFT-7037", "another transfer of the same bytes is going on") from None
+            raise FedftError(
+                Code.TRANSFER_DAMAGED, "another transfer of the same bytes is going on"
+            ) from None
         self._file.seek(0)
         self._hash = hashlib.sha256()
         while block := self._file.read(CHUNK):
@@ -79,7 +81,9 @@ class PartialFile:
     def add(self, data: bytes) -> None:
         """Append a chunk; FEDFT-7036 when it is too large or the file would be."""
         if len(data) > _MOST or self._file.tell() + len(data) > self.size:
-            raise FedftError("FEDFT-7036", f"a chunk of {len(data)} bytes goes beyond what was announced")
+            raise FedftError(
+                Code.TRANSFER_TOO_LARGE, f"a chunk of {len(data)} bytes goes beyond what was announced"
+            )
         self._file.write(data)
         self._hash.update(data)
         if self._file.tell() >= self._settled + _SETTLE:
@@ -106,10 +110,10 @@ class PartialFile:
         """
         here = self._file.tell()
         if here < self.size:
-            raise FedftError("FEDFT-7037", f"the transfer ended after {here} of {self.size} bytes")
+            raise FedftError(Code.TRANSFER_DAMAGED, f"the transfer ended after {here} of {self.size} bytes")
         if self._hash.hexdigest() != self.digest:
             self._part.unlink(missing_ok=True)
-            raise FedftError("FEDFT-7037", "the bytes that arrived do not have the digest announced")
+            raise FedftError(Code.TRANSFER_DAMAGED, "the bytes that arrived do not have the digest announced")
         self._file.flush()
         os.fsync(self._file.fileno())
         os.replace(self._part, self.path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.identity.members import Member
 from fedft.transport.transfer import PartialFile, keep_newest
 from fedft.wire import NeedSetup, Refusal, decode_reply, open_envelope
@@ -22,7 +22,7 @@ class UploadStore:
         """Return the file of a reply; FEDFT-7036 when it is larger than the server allows."""
         if size > self.max_bytes:
             raise FedftError(
-                "FEDFT-7036",
+                Code.TRANSFER_TOO_LARGE,
                 f"a reply of {size} bytes, the server takes {self.max_bytes}",
                 hint="the operator can raise limits.max_upload_bytes in server.toml",
             )
@@ -48,13 +48,13 @@ class UploadStore:
 def check_reply(data: bytes, member: Member, max_bytes: int) -> None:
     """Check that a reply is signed with the member's key and names the member."""
     if member.signing_key is None:
-        raise FedftError("FEDFT-7039", f"{member.name} has no signing key, so it cannot reply")
+        raise FedftError(Code.CLIENT_NAME_MISMATCH, f"{member.name} has no signing key, so it cannot reply")
     reply = decode_reply(open_envelope(data, max_bytes=max_bytes, trusted_key=member.signing_key))
     if isinstance(reply, NeedSetup) or (isinstance(reply, Refusal) and not reply.client_id):
         return
     if reply.client_id != member.name:
         raise FedftError(
-            "FEDFT-7039",
+            Code.CLIENT_NAME_MISMATCH,
             f"a reply in the name of {reply.client_id[:80]!r} came from {member.name}",
             hint="set `name` in site.toml to the name that the operator enrolled",
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 MAX_FIELDS = 20_000
 """Above any honest message: 2,000 shards of seven fields each, and metrics."""
@@ -36,14 +36,15 @@ def _walk(data: bytes, at: int, end: int, descriptor: Any, budget: int, depth: i
         budget -= 1
         if budget < 0 or depth == 0:
             raise FedftError(
-                "FEDFT-4009", f"a message with more than {MAX_FIELDS} fields or {MAX_DEPTH} levels"
+                Code.MESSAGE_TOO_COMPLEX,
+                f"a message with more than {MAX_FIELDS} fields or {MAX_DEPTH} levels",
             )
         tag, at = _varint(data, at, end)
         kind = tag & 7
         if kind == _BYTES:
             length, at = _varint(data, at, end)
             if length > end - at:
-                raise FedftError("FEDFT-4002", "a field is longer than its message")
+                raise FedftError(Code.MESSAGE_MALFORMED, "a field is longer than its message")
             inner = _message(descriptor, tag >> 3)
             if inner is not None:
                 budget = _walk(data, at, at + length, inner, budget, depth - 1)
@@ -54,9 +55,9 @@ def _walk(data: bytes, at: int, end: int, descriptor: Any, budget: int, depth: i
             at += 8 if kind == _FIXED64 else 4
         else:
             # Groups are not part of the format, and skipping them costs a stack.
-            raise FedftError("FEDFT-4002", f"wire type {kind} is not used by any message")
+            raise FedftError(Code.MESSAGE_MALFORMED, f"wire type {kind} is not used by any message")
     if at != end:
-        raise FedftError("FEDFT-4002", "a field runs over the end of its message")
+        raise FedftError(Code.MESSAGE_MALFORMED, "a field runs over the end of its message")
     return budget
 
 
@@ -70,7 +71,7 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise FedftError("FEDFT-4002", "a number is cut short or too long")
+    raise FedftError(Code.MESSAGE_MALFORMED, "a number is cut short or too long")
 
 
 def _message(descriptor: Any, number: int) -> Any:

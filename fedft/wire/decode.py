@@ -16,7 +16,7 @@ from fedft.codecs.spec import (
     Shard,
     TernaryParams,
 )
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.wire.bounds import check_fields
 from fedft.wire.enums import DENSE_TYPES, KINDS, MECHANISMS, RULES, UNITS
 from fedft.wire.messages import (
@@ -96,13 +96,13 @@ def decode_reply(payload: bytes) -> Reply:
             return _hello(message.hello)
         case "refusal":
             refusal = message.refusal
-            code, text = _text(refusal.code, "code", 32), _text(refusal.message, "message", MAX_TEXT)
+            text = _text(refusal.message, "message", MAX_TEXT)
             client = _text(refusal.client_id, "client_id", MAX_NAME)
-            return Refusal(_round(refusal), code, text, client)
+            return Refusal(_round(refusal), _code(refusal.code), text, client)
         case "need_setup":
             need = message.need_setup
             return NeedSetup(_round(need), _digest(need.setup_digest, "setup_digest"))
-    raise FedftError("FEDFT-4007", "a reply of no kind that this build knows")
+    raise FedftError(Code.FIELD_OUT_OF_BOUNDS, "a reply of no kind that this build knows")
 
 
 def _update(update: pb.Update) -> Update:
@@ -167,7 +167,7 @@ def _parse(payload: bytes, message: Message) -> None:
     try:
         message.ParseFromString(payload)
     except DecodeError as error:
-        raise FedftError("FEDFT-4002", f"not a {message.DESCRIPTOR.name}: {error}") from None
+        raise FedftError(Code.MESSAGE_MALFORMED, f"not a {message.DESCRIPTOR.name}: {error}") from None
 
 
 def _round(message: pb.Update | pb.Evaluation | pb.Refusal | pb.NeedSetup | pb.Instruction) -> RoundRef:
@@ -189,6 +189,13 @@ def _digest(digest: bytes, field: str) -> str:
 def _text(text: str, field: str, limit: int) -> str:
     _expect(len(text) <= limit, field, text[:40])
     return text
+
+
+def _code(text: str) -> Code:
+    try:
+        return Code(text)
+    except ValueError:
+        raise FedftError(Code.FIELD_OUT_OF_BOUNDS, f"code is {text[:40]!r}") from None
 
 
 def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -221,14 +228,14 @@ def _params(spec: tensors.CodecSpec) -> Params:
             return RotatedParams(spec.rotated.bits)
         case "block_int":
             return BlockIntParams(spec.block_int.bits, spec.block_int.block)
-    raise FedftError("FEDFT-4010", f"codec {spec.id} version {spec.version} is unknown here")
+    raise FedftError(Code.CODEC_UNSUPPORTED, f"codec {spec.id} version {spec.version} is unknown here")
 
 
 def _require_features(features: Iterable[str]) -> None:
     unknown = sorted(feature for feature in set(features) if feature not in FEATURES)
     if unknown:
         raise FedftError(
-            "FEDFT-4008",
+            Code.FEATURE_UNSUPPORTED,
             f"the message requires {', '.join(name[:64] for name in unknown[:5])}, unknown to this build",
             hint="update fedft on this side",
         )
@@ -236,4 +243,4 @@ def _require_features(features: Iterable[str]) -> None:
 
 def _expect(good: bool, field: str, value: object) -> None:
     if not good:
-        raise FedftError("FEDFT-4007", f"field {field} is not allowed to be {value!r}")
+        raise FedftError(Code.FIELD_OUT_OF_BOUNDS, f"field {field} is not allowed to be {value!r}")

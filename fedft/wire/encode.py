@@ -12,7 +12,7 @@ from fedft.codecs.spec import (
     Shard,
     TernaryParams,
 )
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.wire.enums import DENSE_TYPES, KINDS, MECHANISMS, RULES, UNITS
 from fedft.wire.messages import (
     Evaluation,
@@ -150,7 +150,7 @@ def _digest(text: str) -> bytes:
     except ValueError:
         digest = b"?"
     if len(digest) not in (0, 32):
-        raise FedftError("FEDFT-4007", f"{text!r} is not a SHA-256 digest in hex")
+        raise FedftError(Code.FIELD_OUT_OF_BOUNDS, f"{text!r} is not a SHA-256 digest in hex")
     return digest
 
 

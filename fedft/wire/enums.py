@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from fedft.codecs.spec import DenseType, TernaryRule
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.wire.messages import InstructionKind, PrivacyMechanism, PrivacyUnit
 
 Word = TypeVar("Word", bound=str)
@@ -27,7 +27,7 @@ class Words(Generic[Word]):
     def word(self, number: int) -> Word:
         """Give the word; raises FEDFT-4007 when the number is unspecified or unknown."""
         if number not in self._words:
-            raise FedftError("FEDFT-4007", f"{self._what} {number} is unspecified or unknown")
+            raise FedftError(Code.FIELD_OUT_OF_BOUNDS, f"{self._what} {number} is unspecified or unknown")
         return self._words[number]
 
 

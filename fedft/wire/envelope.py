@@ -8,7 +8,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from google.protobuf.message import DecodeError
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.wire.bounds import check_fields
 from fedft.wire.v1 import envelope_pb2 as pb
 
@@ -45,22 +45,26 @@ def open_envelope(data: bytes, *, max_bytes: int, trusted_key: Ed25519PublicKey 
 
     """
     if len(data) > max_bytes:
-        raise FedftError("FEDFT-4001", f"an envelope of {len(data)} bytes, at most {max_bytes} are allowed")
+        raise FedftError(
+            Code.ENVELOPE_TOO_LARGE, f"an envelope of {len(data)} bytes, at most {max_bytes} are allowed"
+        )
     check_fields(data, pb.Envelope)
     envelope = pb.Envelope()
     try:
         envelope.ParseFromString(data)
     except DecodeError as error:
-        raise FedftError("FEDFT-4002", f"not an envelope: {error}") from None
+        raise FedftError(Code.MESSAGE_MALFORMED, f"not an envelope: {error}") from None
     if envelope.wire_version != WIRE_VERSION:
         raise FedftError(
-            "FEDFT-4003",
+            Code.WIRE_VERSION_MISMATCH,
             f"wire version {envelope.wire_version}, this build speaks {WIRE_VERSION}",
             hint="run the same major version of fedft on both ends",
         )
     payload = bytes(envelope.payload)
     if hashlib.sha256(payload).digest() != envelope.payload_sha256:
-        raise FedftError("FEDFT-4004", "the payload does not have the hash that its envelope states")
+        raise FedftError(
+            Code.PAYLOAD_HASH_MISMATCH, "the payload does not have the hash that its envelope states"
+        )
     if trusted_key is not None:
         _verify(envelope, payload, trusted_key)
     return payload
@@ -68,13 +72,17 @@ def open_envelope(data: bytes, *, max_bytes: int, trusted_key: Ed25519PublicKey 
 
 def _verify(envelope: pb.Envelope, payload: bytes, trusted_key: Ed25519PublicKey) -> None:
     if not envelope.HasField("signature"):
-        raise FedftError("FEDFT-4005", "the envelope is not signed, and this connection requires it")
+        raise FedftError(
+            Code.SIGNATURE_MISSING, "the envelope is not signed, and this connection requires it"
+        )
     signature = envelope.signature
     if signature.algorithm != pb.SIGNATURE_ALGORITHM_ED25519:
-        raise FedftError("FEDFT-4006", f"signature algorithm {signature.algorithm} is unknown")
+        raise FedftError(Code.SIGNATURE_INVALID, f"signature algorithm {signature.algorithm} is unknown")
     if signature.key_id != key_id(trusted_key):
-        raise FedftError("FEDFT-4006", f"signed by key {signature.key_id[:16].hex()}, not the trusted one")
+        raise FedftError(
+            Code.SIGNATURE_INVALID, f"signed by key {signature.key_id[:16].hex()}, not the trusted one"
+        )
     try:
         trusted_key.verify(signature.value, payload)
     except InvalidSignature:
-        raise FedftError("FEDFT-4006", "the signature does not verify") from None
+        raise FedftError(Code.SIGNATURE_INVALID, "the signature does not verify") from None

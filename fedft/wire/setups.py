@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.wire.messages import Setup
 
 _LENGTH = 8
@@ -24,7 +24,7 @@ def parse_setup(data: bytes) -> Setup:
             raise ValueError("too short")
         return Setup(data[_LENGTH:end].decode(), data[end:])
     except ValueError as error:
-        raise FedftError("FEDFT-7020", f"{len(data)} bytes are not a setup: {error}") from None
+        raise FedftError(Code.SETUP_MALFORMED, f"{len(data)} bytes are not a setup: {error}") from None
 
 
 def setup_digest(setup: Setup) -> str:

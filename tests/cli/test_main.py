@@ -126,8 +126,21 @@ def test_an_error_is_a_message_on_standard_error_and_an_exit_code(tmp_path: Path
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize(("code", "status"), [("FEDFT-1003", 2), ("FEDFT-2103", 1), ("FEDFT-6102", 1)])
-def test_exit_codes_go_by_class(code: str, status: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("FEDFT-1003", 2),
+        ("FEDFT-2103", 1),
+        ("FEDFT-6102", 1),
+        ("FEDFT-7030", 3),
+        ("FEDFT-7031", 3),
+        ("FEDFT-7032", 4),
+        ("FEDFT-7033", 4),
+        ("FEDFT-6207", 4),
+        ("FEDFT-0042", 1),
+    ],
+)
+def test_the_exit_status_goes_by_the_kind_of_error(code: str, status: int) -> None:
     assert exit_code(FedftError(code, "message")) == status
 
 

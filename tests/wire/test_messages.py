@@ -139,3 +139,15 @@ def test_a_codec_without_known_parameters_is_refused():
 def test_a_digest_that_is_none_is_not_sent():
     with pytest.raises(FedftError, match="FEDFT-4007"):
         encode_reply(dataclasses.replace(REPLIES["need_setup"], round=RoundRef("r", 1), setup_digest="abc"))
+
+
+@pytest.mark.parametrize("code", ["", "no code", "FEDFT-12", "FEDFT-80010", "8001", "FEDFT-8001 and more"])
+def test_a_refusal_with_something_else_than_a_code_is_refused(code: str) -> None:
+    refusal = dataclasses.replace(REPLIES["refusal"], code=code)
+    with pytest.raises(FedftError, match="FEDFT-4007"):
+        decode_reply(encode_reply(refusal))
+
+
+def test_a_refusal_with_a_code_of_a_newer_build_is_read() -> None:
+    refusal = dataclasses.replace(REPLIES["refusal"], code="FEDFT-0042")
+    assert decode_reply(encode_reply(refusal)) == refusal

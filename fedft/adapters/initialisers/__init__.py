@@ -7,7 +7,7 @@ from fedft.adapters.initialisers.lora_sb import LORA_SB
 from fedft.adapters.initialisers.lora_xs import LORA_XS
 from fedft.adapters.initialisers.pissa import PISSA
 from fedft.adapters.initialisers.random import RANDOM
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 INITIALISERS: dict[str, Initialiser] = {each.name: each for each in (LORA_SB, LORA_XS, PISSA, RANDOM)}
 
@@ -18,7 +18,9 @@ DP_SKETCH = "dp-sketch"
 def get_initialiser(name: str) -> Initialiser:
     """Return the initialiser of that name (FEDFT-2105 when there is none)."""
     if name not in INITIALISERS:
-        raise FedftError("FEDFT-2105", f"unknown initialiser {name!r}; known are {sorted(INITIALISERS)}")
+        raise FedftError(
+            Code.UNKNOWN_INITIALISER, f"unknown initialiser {name!r}; known are {sorted(INITIALISERS)}"
+        )
     return INITIALISERS[name]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from fedft.adapters.frame import Frame
 from fedft.adapters.initialisers.interface import Initialiser, InitialiserContext
 from fedft.adapters.initialisers.svd import truncated_svd
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 def _build(weight: Tensor, context: InitialiserContext) -> Frame:
@@ -19,7 +19,9 @@ def _build(weight: Tensor, context: InitialiserContext) -> Frame:
     """
     gradient = context.gradient
     if gradient is None or gradient.shape != weight.shape:
-        raise FedftError("FEDFT-2106", f"{context.name}: lora-sb needs the gradient of the full weight")
+        raise FedftError(
+            Code.INITIALISER_INPUT_MISSING, f"{context.name}: lora-sb needs the gradient of the full weight"
+        )
     step = -context.eta * torch.sign(gradient.double())
     u, sigma, vt = truncated_svd(step, context.rank, what=f"{context.name}: the gradient")
     r0 = torch.diag(sigma / context.scale)

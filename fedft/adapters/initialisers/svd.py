@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 def truncated_svd(matrix: Tensor, rank: int, *, what: str) -> tuple[Tensor, Tensor, Tensor]:
@@ -18,7 +18,7 @@ def truncated_svd(matrix: Tensor, rank: int, *, what: str) -> tuple[Tensor, Tens
 
     """
     if not torch.isfinite(matrix).all():
-        raise FedftError("FEDFT-2107", f"{what} holds a value that is not finite")
+        raise FedftError(Code.MATRIX_DEGENERATE, f"{what} holds a value that is not finite")
     u, sigma, vt = torch.linalg.svd(matrix.double(), full_matrices=False)
     u, sigma, vt = u[:, :rank], sigma[:rank], vt[:rank]
     largest = u.gather(0, u.abs().argmax(dim=0, keepdim=True))

@@ -16,13 +16,11 @@ from fedft.client.daemon.reply_journal import ReplyJournal
 from fedft.client.daemon.status import Status, StatusFile, lock_state
 from fedft.client.daemon.worker_supervisor import WorkerProcess
 from fedft.client.site.config import SiteConfig, load_site
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError, Kind
 from fedft.identity import keys
 from fedft.transport.client import Connected, LinkClient, Work
 
 _log = logging.getLogger("fedft.client")
-# With these the server will say the same tomorrow: somebody has to act first.
-_HOPELESS = ("FEDFT-7033", "FEDFT-7035", "FEDFT-7039")
 _PATIENCE_WITH_A_TWIN = 20.0
 
 
@@ -72,8 +70,8 @@ class Daemon:
         """Serve until SIGTERM or SIGINT.
 
         Raises:
-            FedftError: FEDFT-7033 revoked, FEDFT-7034 another daemon has this site's key, FEDFT-7035 and
-                FEDFT-7039 another version or name.
+            FedftError: FEDFT-7034 another daemon has the key; what denies this one: FEDFT-7033 a revoked key,
+                FEDFT-6207 another role, FEDFT-7035 another version, FEDFT-7039 another name.
 
         """
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,7 +114,7 @@ class Daemon:
     def _accepted(self, terms: Connected) -> None:
         if terms.client_name != self.site.name:
             raise FedftError(
-                "FEDFT-7039",
+                Code.CLIENT_NAME_MISMATCH,
                 f"this key is enrolled as {terms.client_name}, site.toml says {self.site.name}",
                 hint="set `name` in site.toml to the enrolled name",
             )
@@ -134,7 +132,7 @@ class Daemon:
     def _broken(self, error: FedftError) -> None:
         _log.warning("not connected: %s", error)
         self._status.error(error, connected=False, phase="connecting")
-        if error.code in _HOPELESS or (error.code == "FEDFT-7034" and self._twin_persists()):
+        if error.code.kind is Kind.DENIED or (error.code is Code.KEY_IN_USE and self._twin_persists()):
             raise error
 
     def _twin_persists(self) -> bool:
@@ -153,14 +151,14 @@ def require_valid_certificate(site: SiteConfig) -> datetime:
     certificate = keys.load_certificate(site.tls.certificate)
     if keys.load_tls_key(site.tls.key).public_key() != certificate.public_key():
         raise FedftError(
-            "FEDFT-7053",
+            Code.KEY_FILE_INVALID,
             f"{site.tls.certificate} is for another key than {site.tls.key}",
             hint="ask for the certificate of this folder's request.json",
         )
     now, begin, end = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not begin <= now <= end:
         raise FedftError(
-            "FEDFT-7054",
+            Code.CERTIFICATE_EXPIRED,
             f"the certificate is valid from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, now is "
             f"{now:%Y-%m-%d %H:%M}",
             hint="ask the operator to enroll request.json again for a new one; or correct this clock",

@@ -15,8 +15,7 @@ from fedft.client.daemon.reply_journal import ReplyJournal
 from fedft.client.daemon.status import StatusFile
 from fedft.client.daemon.worker_supervisor import WorkerProcess
 from fedft.client.site.config import SiteConfig
-from fedft.client.worker.out_of_memory import OUT_OF_MEMORY
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError, Kind
 from fedft.transport.client import LinkClient, Work
 from fedft.transport.transfer import keep_newest
 from fedft.wire import (
@@ -36,7 +35,6 @@ _log = logging.getLogger("fedft.client")
 _LARGEST = 2**31 - 1
 _KEPT = 2
 _UNREAD = RoundRef("unread", 0)  # what a refusal names when the instruction could not be opened
-_NOBODY_WAITS = ("FEDFT-7030", "FEDFT-7038")
 
 
 class InstructionHandler:
@@ -104,18 +102,18 @@ class InstructionHandler:
             self._status.update(phase=str(instruction.kind), run=about.run_id, round=about.round)
             return self._reply(work, instruction, path)
         except FedftError as error:
-            if error.code in _NOBODY_WAITS:
+            if error.code.kind is Kind.UNAVAILABLE or error.code is Code.INSTRUCTION_CLOSED:
                 raise
             return self._refusal(error, about)
         except Exception as error:  # the daemon outlives whatever one instruction does to it
             _log.exception("instruction %s of group %s", work.message_type, work.group)
-            return self._refusal(FedftError("FEDFT-7043", f"{type(error).__name__}: {error}"), about)
+            return self._refusal(FedftError(Code.DAEMON_FAILED, f"{type(error).__name__}: {error}"), about)
 
     def _fetch(self, work: Work) -> Path:
         limits = self._site.limits
         if work.size > limits.max_download_bytes:
             raise FedftError(
-                "FEDFT-7036",
+                Code.TRANSFER_TOO_LARGE,
                 f"an instruction of {work.size} bytes, this site takes {limits.max_download_bytes}",
                 hint="raise limits.max_download_bytes in site.toml",
             )
@@ -150,7 +148,7 @@ class InstructionHandler:
         _log.warning("round %d declined: %s", about.round, error)
         self._status.error(error)
         self._status.add("declined")
-        if error.code == OUT_OF_MEMORY:
+        if error.code is Code.OUT_OF_MEMORY:
             self._worker.end()  # what it still holds of the memory comes back with its end alone
             self._worker.start()
 
@@ -175,7 +173,7 @@ class InstructionHandler:
                 self._withdrawn.discard(work.message_id)
             self._worker.start()  # a dead one is replaced now, not when the next round waits for it
         if "failed" in answer:
-            raise FedftError("FEDFT-7055", f"the worker cannot use the disk: {answer['failed']}")
+            raise FedftError(Code.SITE_DISK_UNWRITABLE, f"the worker cannot use the disk: {answer['failed']}")
         _log.info("group %s: %s in %.2f s", work.group, work.message_type, time.monotonic() - start)
         return open_envelope(reply.read_bytes(), max_bytes=_LARGEST)
 
@@ -183,7 +181,7 @@ class InstructionHandler:
         free = shutil.disk_usage(self._site.folder).free
         if free < self._site.limits.min_free_bytes:
             raise FedftError(
-                "FEDFT-7055",
+                Code.SITE_DISK_UNWRITABLE,
                 f"{free >> 20} MiB are free on this site's disk, the minimum is "
                 f"{self._site.limits.min_free_bytes >> 20}",
                 hint="free space, or lower limits.min_free_bytes",

@@ -8,7 +8,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.wire import Instruction, encode_instruction
 
 _ROUNDS_KEPT, _RUNS_KEPT = 4, 4
@@ -99,5 +99,7 @@ def _key(instruction: Instruction) -> tuple[str, int, str, str]:
 
 def _unusable(path: Path, error: Exception) -> FedftError:
     return FedftError(
-        "FEDFT-7055", f"cannot use the journal {path}: {error}", hint="check disk space and permissions"
+        Code.SITE_DISK_UNWRITABLE,
+        f"cannot use the journal {path}: {error}",
+        hint="check disk space and permissions",
     )

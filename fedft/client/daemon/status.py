@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _FILE, _LOCK = "status.json", "lock"
 
@@ -78,13 +78,13 @@ def lock_state(folder: Path) -> IO[str]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / _LOCK).open("a+")
     except OSError as error:
-        raise FedftError("FEDFT-7055", f"cannot write to {folder}: {error.strerror}") from error
+        raise FedftError(Code.SITE_DISK_UNWRITABLE, f"cannot write to {folder}: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         raise FedftError(
-            "FEDFT-7052",
+            Code.SITE_STATE_LOCKED,
             f"another daemon runs with the state in {folder}",
             hint="`fedft client status` shows it; every site needs a folder of its own",
         ) from None

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 _START_SECONDS = 300.0
 _END_SECONDS = 3.0
@@ -72,14 +72,14 @@ class WorkerProcess:
         """
         self.start()
         if not self._ready:
-            self._receive(time.monotonic() + _START_SECONDS, "FEDFT-7042")
+            self._receive(time.monotonic() + _START_SECONDS)
             self._ready = True
         assert self._socket is not None
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
-            raise self._died("FEDFT-7040") from None
-        answer = self._receive(time.monotonic() + seconds, "FEDFT-7040")
+            raise self._died() from None
+        answer = self._receive(time.monotonic() + seconds)
         self.warm = True
         return answer
 
@@ -102,33 +102,35 @@ class WorkerProcess:
         if process is not None and process.poll() is None:
             process.kill()
 
-    def _receive(self, end: float, code: str) -> dict[str, Any]:
+    def _receive(self, end: float) -> dict[str, Any]:
         assert self._socket is not None
         while b"\n" not in self._buffer:
             ready, _, _ = select.select([self._socket], [], [], max(0.0, end - time.monotonic()))
             if not ready:
                 self.kill()
                 self.end()
-                raise FedftError("FEDFT-7041", "the worker gave no answer in time and was ended")
+                raise FedftError(Code.WORKER_TIMED_OUT, "the worker gave no answer in time and was ended")
             data = self._socket.recv(65536)
             if not data:
-                raise self._died(code)
+                raise self._died()
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _died(self, code: str) -> FedftError:
+    def _died(self) -> FedftError:
         process = self._process
         self.end()
         status = process.returncode if process is not None else None
         how = signal.Signals(-status).name if status is not None and status < 0 else f"exit status {status}"
-        if code == "FEDFT-7042":
+        if not self._ready:
             return FedftError(
-                "FEDFT-7042", f"the worker process does not start: {how}", hint="see the daemon's log"
+                Code.WORKER_NOT_STARTED,
+                f"the worker process does not start: {how}",
+                hint="see the daemon's log",
             )
         return FedftError(
-            "FEDFT-7040",
+            Code.WORKER_DIED,
             f"the worker process died in its work: {how}",
             hint="SIGKILL often means out of memory; the daemon has a new worker for the next round",
         )

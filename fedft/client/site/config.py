@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from fedft.config.schema import FieldsSection, Names, RunConfig, Section
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.transport.tls import TlsFiles
 
 
@@ -152,7 +152,7 @@ def load_site(path: Path) -> SiteConfig:
     except (OSError, ValueError) as error:
         problem = str(error)
     raise FedftError(
-        "FEDFT-7050",
+        Code.SITE_SETTINGS_INVALID,
         f"the site configuration {path} cannot be used: {problem}",
         hint="`fedft client join` writes one to start from",
     )

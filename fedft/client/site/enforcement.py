@@ -11,7 +11,7 @@ from fedft.client.site.identity import ClientIdentity
 from fedft.client.worker.residual_store import checked_name, state_folder
 from fedft.codecs import codec_from_spec
 from fedft.config import RunConfig
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import COARSE, pld_epsilon
 from fedft.privacy.accounting.events import PrivacyEvent
 from fedft.privacy.site.ledger import Ledger, Receipt, open_or_enrol
@@ -88,14 +88,15 @@ class PolicyEnforcer:
         evaluation = instruction.kind is InstructionKind.EVALUATE
         if private and evaluation:
             raise FedftError(
-                "FEDFT-8321", "an evaluation on private data would leave without being accounted for"
+                Code.UNACCOUNTED_RELEASE,
+                "an evaluation on private data would leave without being accounted for",
             )
         if self.policy is not None:
             metrics = MEANS_OVER_SAMPLES if evaluation else ()
             self.policy.check(self._asked(runtime, instruction, metrics))
         elif private:
             raise FedftError(
-                "FEDFT-8313",
+                Code.POLICY_MISSING,
                 "this site has no policy and takes part in no private run",
                 hint="name a policy and a ledger in the [privacy] section of site.toml",
             )
@@ -113,7 +114,7 @@ class PolicyEnforcer:
         """
         if self.policy is None or self.ledger is None:
             raise FedftError(
-                "FEDFT-8201", "site.toml names no privacy ledger", hint="fedft privacy ledger init"
+                Code.LEDGER_NOT_FOUND, "site.toml names no privacy ledger", hint="fedft privacy ledger init"
             )
         fingerprint, examples = runtime.records.fingerprint(identity.partition)
         if self.simulated:
@@ -162,7 +163,7 @@ def refuse_private_frame(config: RunConfig, frame: bytes) -> None:
     reads_data = name == DP_SKETCH or get_initialiser(name).reads_data
     if is_private(config) and not frame and reads_data:
         raise FedftError(
-            "FEDFT-8322",
+            Code.PRIVATE_FRAME,
             f"the server sends no {name} frame; one from gradients here would leak",
             hint="the server builds it from public records and ships it",
         )

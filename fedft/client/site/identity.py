@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedft.client.site.config import SiteConfig, load_site
 from fedft.config import RunConfig
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ClientIdentity:
             or not 0 <= partition < partitions
         ):
             raise FedftError(
-                "FEDFT-7003",
+                Code.PARTITION_NOT_SET,
                 f"node configuration partition-id={partition!r}, num-partitions={partitions!r}",
                 hint='start the SuperNode with --node-config "partition-id=0 num-partitions=2"',
             )

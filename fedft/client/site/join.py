@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 
 from fedft.client.site.config import load_site
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity.documents import ServerBundle
 from fedft.identity.site_files import make_identity
@@ -40,7 +40,9 @@ def join_site(
     """
     server = ServerBundle.from_json(bundle.read_text("utf-8"))
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise FedftError("FEDFT-7050", f"{name[:80]!r} is no name", hint="letters, digits, dot, dash")
+        raise FedftError(
+            Code.SITE_SETTINGS_INVALID, f"{name[:80]!r} is no name", hint="letters, digits, dot, dash"
+        )
     table: dict[str, Any] = {
         "name": name,
         "server": {"address": server.link_address},
@@ -62,7 +64,7 @@ def join_site(
 def _policy(server: ServerBundle, epsilon: float, delta: float) -> dict[str, Any]:
     if not (0 < epsilon < inf and 0 < delta < 1):
         raise FedftError(
-            "FEDFT-7050",
+            Code.SITE_SETTINGS_INVALID,
             f"epsilon {epsilon:g} and delta {delta:g} are no budget",
             hint="epsilon is above 0; delta is below one over the number of records",
         )
@@ -78,7 +80,7 @@ def _data(train: str, partition: str) -> dict[str, Any]:
     match = re.fullmatch(r"(\d+)/(\d+)", partition)
     if bool(train) == bool(partition) or (partition and not match):
         raise FedftError(
-            "FEDFT-7050",
+            Code.SITE_SETTINGS_INVALID,
             "a site has either records of its own or a part of the run's",
             hint="give --train FILE, or --partition 0/3 to try a run out",
         )

@@ -8,7 +8,7 @@ from typing import Any
 from fedft.client.site.config import SiteConfig
 from fedft.config import RunConfig
 from fedft.config.load import check
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import COARSE, pld_epsilon
 from fedft.privacy.site.ledger import Ledger
 from fedft.privacy.site.policy import load_policy
@@ -21,7 +21,7 @@ def ledger_path(site: SiteConfig) -> Path:
     """Return where the site's ledger lies; FEDFT-8201 when ``site.toml`` names none."""
     if not site.privacy.ledger:
         raise FedftError(
-            "FEDFT-8201",
+            Code.LEDGER_NOT_FOUND,
             "site.toml names no privacy ledger",
             hint='set ledger = "ledger.sqlite" in its [privacy] section, then: fedft privacy ledger init',
         )
@@ -54,7 +54,7 @@ def site_records(site: SiteConfig, run: RunConfig | None = None) -> tuple[Client
     """
     if not site.data.train and run is None:
         raise FedftError(
-            "FEDFT-7050",
+            Code.SITE_SETTINGS_INVALID,
             "this site's data are a part of a run's own records",
             hint="name that run's configuration",
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from fedft.client.daemon.daemon import require_valid_certificate
 from fedft.client.daemon.status import read_status
 from fedft.client.site.config import SiteConfig, load_site
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity import keys
 from fedft.transport.client import Connected, LinkClient
@@ -83,10 +83,12 @@ def _disk(site: SiteConfig) -> str:
             write_atomically(probe, b"probe")
             probe.unlink()
         except OSError as error:
-            raise FedftError("FEDFT-7055", f"cannot write to {probe.parent}: {error.strerror}") from None
+            raise FedftError(
+                Code.SITE_DISK_UNWRITABLE, f"cannot write to {probe.parent}: {error.strerror}"
+            ) from None
     free = shutil.disk_usage(site.folder).free
     if free < site.limits.min_free_bytes:
-        raise FedftError("FEDFT-7055", f"{free >> 20} MiB are free", hint="free space")
+        raise FedftError(Code.SITE_DISK_UNWRITABLE, f"{free >> 20} MiB are free", hint="free space")
     return f"{free >> 30} GiB free"
 
 
@@ -110,16 +112,22 @@ def _server(site: SiteConfig) -> str:
         timer.cancel()
         link.close()
     if not accepted:
-        raise FedftError("FEDFT-7030", f"no answer from {site.server.address} in {_CONNECT_SECONDS:g} s")
+        raise FedftError(
+            Code.SERVER_UNREACHABLE, f"no answer from {site.server.address} in {_CONNECT_SECONDS:g} s"
+        )
     if accepted[0].client_name != site.name:
-        raise FedftError("FEDFT-7039", f"this key is enrolled as {accepted[0].client_name}, not {site.name}")
+        raise FedftError(
+            Code.CLIENT_NAME_MISMATCH, f"this key is enrolled as {accepted[0].client_name}, not {site.name}"
+        )
     return _describe(site, accepted[0].clock_skew, f"enrolled as {site.name}")
 
 
 def _describe(site: SiteConfig, skew: float, how: str) -> str:
     if abs(skew) > _MOST_SKEW:
         raise FedftError(
-            "FEDFT-7057", f"the server's clock is {skew:+.0f} s from this one", hint="correct the wrong clock"
+            Code.CLOCK_SKEW,
+            f"the server's clock is {skew:+.0f} s from this one",
+            hint="correct the wrong clock",
         )
     return f"{site.server.address}, {how}, clocks {abs(skew):.1f} s apart"
 
@@ -166,11 +174,13 @@ def _ledger(site: SiteConfig) -> str:
     bound = ledger.bindings().get(dataset)
     if bound is None:
         raise FedftError(
-            "FEDFT-8205", f"the ledger knows no data set {dataset!r}", hint="fedft privacy ledger init"
+            Code.DATASET_NOT_ENROLLED,
+            f"the ledger knows no data set {dataset!r}",
+            hint="fedft privacy ledger init",
         )
     if site.data.train and site_fingerprint(site) != bound:
         raise FedftError(
-            "FEDFT-8206",
+            Code.DATASET_CHANGED,
             f"the data of {dataset!r} are not those that the ledger is bound to",
             hint="use the data that was enrolled, or: fedft privacy ledger rebind",
         )

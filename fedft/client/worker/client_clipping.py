@@ -6,7 +6,7 @@ import torch
 
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.mechanisms.client_level import clip_delta
 from fedft.store.records import UNCLIPPED
 from fedft.tensors import Arrays
@@ -25,7 +25,9 @@ def clip_update(
     if config.privacy.mechanism != "client":
         return delta, {}
     if not instruction.max_update_norm:
-        raise FedftError("FEDFT-8324", "the run has client-level privacy, and the round names no bound")
+        raise FedftError(
+            Code.NORM_BOUND_MISSING, "the run has client-level privacy, and the round names no bound"
+        )
     flat = torch.from_numpy(manifest.flatten(delta))
     clipped, unclipped = clip_delta(flat, instruction.max_update_norm)
     told = {UNCLIPPED: float(unclipped)} if config.privacy.clip_quantile else {}

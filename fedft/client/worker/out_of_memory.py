@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-OUT_OF_MEMORY = "FEDFT-7011"
-
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, of the machine or of an accelerator, has run out."""

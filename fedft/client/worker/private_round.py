@@ -9,7 +9,7 @@ from fedft.client.site.enforcement import PolicyEnforcer
 from fedft.client.site.identity import ClientIdentity
 from fedft.client.worker.residual_store import checked_name, state_folder
 from fedft.codecs import Manifest
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
 from fedft.training.private_client import sketch_of, train_client
@@ -43,7 +43,9 @@ def sketch_charged(
     """
     rounds = private_sketch_of(runtime.config, runtime.records.count(identity.partition))
     if rounds is None:
-        raise FedftError("FEDFT-8323", "a sketch is asked for, and the run's frame is not made of sketches")
+        raise FedftError(
+            Code.UNEXPECTED_SKETCH, "a sketch is asked for, and the run's frame is not made of sketches"
+        )
     runtime.client_data(identity.partition)
     _, epsilon = enforcer.charge(runtime, identity, instruction, rounds.event())
     arrays, manifest = sketch_of(runtime, identity.partition, rounds)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedft.codecs import Codec, CodecContext, Manifest, Shard
 from fedft.codecs.error_feedback import ErrorFeedback, Pending, ResidualIdentity
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 from fedft.wire import Instruction
 
@@ -25,7 +25,7 @@ def state_folder() -> Path:
 def checked_name(part: str) -> str:
     """Return the name of a run or client if it can name a file (FEDFT-7023)."""
     if not part or part.startswith(".") or "/" in part or "\0" in part:
-        raise FedftError("FEDFT-7023", f"{part!r} cannot name a file")
+        raise FedftError(Code.UNSAFE_NAME, f"{part!r} cannot name a file")
     return part
 
 

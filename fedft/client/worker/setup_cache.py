@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.store.files import write_file
 from fedft.wire import Setup
 from fedft.wire.setups import parse_setup, setup_bytes, setup_digest
@@ -29,7 +29,8 @@ class SetupCache:
         found = setup_digest(setup)
         if found != digest:
             raise FedftError(
-                "FEDFT-7021", f"the setup has digest {found[:16]}…, the instruction says {digest[:16]}…"
+                Code.SETUP_DIGEST_MISMATCH,
+                f"the setup has digest {found[:16]}…, the instruction says {digest[:16]}…",
             )
         path = self._folder / digest
         if not path.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from fedft.codecs import CodecContext, Manifest, decode, state_digest
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
 from fedft.wire import Instruction
 
@@ -36,7 +36,8 @@ class StateCache:
         found = state_digest(state)
         if found != expected:
             raise FedftError(
-                "FEDFT-7022", f"the state has digest {found[:16]}…, the instruction says {expected[:16]}…"
+                Code.STATE_DIGEST_MISMATCH,
+                f"the state has digest {found[:16]}…, the instruction says {expected[:16]}…",
             )
         self._states[found] = state
         self._states.move_to_end(found)

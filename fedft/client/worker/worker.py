@@ -13,7 +13,7 @@ import numpy as np
 from fedft.client.site.enforcement import MEANS_OVER_SAMPLES, PolicyEnforcer, is_private, refuse_private_frame
 from fedft.client.site.identity import ClientIdentity
 from fedft.client.worker.client_clipping import clip_update
-from fedft.client.worker.out_of_memory import OUT_OF_MEMORY, is_out_of_memory
+from fedft.client.worker.out_of_memory import is_out_of_memory
 from fedft.client.worker.private_round import simulated_journal, sketch_charged, train_charged
 from fedft.client.worker.residual_store import ResidualStore
 from fedft.client.worker.setup_cache import SetupCache
@@ -24,7 +24,7 @@ from fedft.codecs.bounded import encode_bounded
 from fedft.codecs.configured import uses_error_feedback
 from fedft.config import RunConfig
 from fedft.config.load import from_json
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.models.load import load_count
 from fedft.privacy.site.disclosure import check_outgoing, outgoing_message
 from fedft.privacy.site.policy import ANY
@@ -82,12 +82,12 @@ class Worker:
             return self._refusal(at, identity, error.code, f"{error.message} {error.hint}".strip())
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
-            code = OUT_OF_MEMORY if is_out_of_memory(error) else "FEDFT-7010"
+            code = Code.OUT_OF_MEMORY if is_out_of_memory(error) else Code.CLIENT_FAILED
             return self._refusal(
                 at, identity, code, f"the client failed: {type(error).__name__}: {error}"[:500]
             )
 
-    def _refusal(self, at: RoundRef, identity: ClientIdentity, code: str, message: str) -> Refusal:
+    def _refusal(self, at: RoundRef, identity: ClientIdentity, code: Code, message: str) -> Refusal:
         if self._private:
             print(f"{code} {message}", file=sys.stderr)
             message = outgoing_message(code, message)
@@ -142,7 +142,7 @@ def _check_partitions(runtime: ModelRuntime, identity: ClientIdentity) -> None:
     clients = runtime.config.data.partition.clients
     if identity.partitions != clients:
         raise FedftError(
-            "FEDFT-7004",
+            Code.NODE_COUNT_MISMATCH,
             f"{identity.partitions} simulated nodes, but data.partition.clients is {clients}",
             hint="start as many nodes as there are clients",
         )
@@ -152,7 +152,7 @@ def _check_base(runtime: ModelRuntime, instruction: Instruction) -> None:
     expected = instruction.model.base_digest
     if runtime.base_digest != expected:
         raise FedftError(
-            "FEDFT-2010", f"base model {runtime.base_digest[:16]}…, the run's is {expected[:16]}…"
+            Code.BASE_MODEL_MISMATCH, f"base model {runtime.base_digest[:16]}…, the run's is {expected[:16]}…"
         )
 
 

@@ -22,7 +22,7 @@ from dp_accounting.privacy_accountant import NeighboringRelation
 from opacus.accountants.analysis import rdp
 from scipy import stats
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.events import Claim, PrivacyEvent, merge
 
 FINE, COARSE = 1e-4, 1e-3
@@ -134,7 +134,7 @@ def claim(events: Iterable[PrivacyEvent], delta: float, *, enough: float = -1.0)
         loose_enough = rounded_up or epsilon <= above * 1.02 + 0.05
         if not (loose_enough and epsilon >= below * (1 - 1e-6) - 1e-6):
             raise FedftError(
-                "FEDFT-8003",
+                Code.EPSILON_CONTRADICTED,
                 f"the accountants disagree: loss distributions give epsilon {epsilon:.5g}, "
                 f"the Renyi bound is {above:.5g} and an attack reaches {below:.5g}",
                 hint="do not rely on this claim; check the installed dp-accounting and opacus",

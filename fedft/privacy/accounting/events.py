@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class PrivacyEvent:
             and (self.examples is None or self.examples >= 1)
         )
         if not in_range:
-            raise FedftError("FEDFT-8002", f"not a private release that can be accounted for: {self}")
+            raise FedftError(
+                Code.PRIVACY_EVENT_INVALID, f"not a private release that can be accounted for: {self}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that are set, for storage."""
@@ -76,7 +78,7 @@ def check_delta(delta: float, examples: int) -> None:
     """
     if not 0 < delta < 1 / max(examples, 1):
         raise FedftError(
-            "FEDFT-8001",
+            Code.DELTA_OUT_OF_RANGE,
             f"delta is {delta:g} and must lie between 0 and 1/{examples} (one over the number of examples)",
             hint="a smaller delta, usually a tenth of 1/examples",
         )

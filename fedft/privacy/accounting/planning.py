@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from scipy import optimize
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import COARSE, FINE, pld_epsilon
 from fedft.privacy.accounting.events import Budget, PrivacyEvent, check_delta
 
@@ -61,7 +61,7 @@ def _bracket(excess: Callable[[float], float], target: Budget) -> tuple[float, f
         x += step
         if x > math.log(_LARGEST_SIGMA):
             raise FedftError(
-                "FEDFT-8004",
+                Code.BUDGET_INFEASIBLE,
                 f"no noise multiplier up to {_LARGEST_SIGMA:g} keeps epsilon at or below {target.epsilon:g}",
                 hint="fewer steps, a smaller batch, or a larger budget",
             )
@@ -140,6 +140,6 @@ def _calibrate_or_none(target: Budget, event: PrivacyEvent, spent: Sequence[Priv
     try:
         return calibrate(target, event, spent=spent)
     except FedftError as error:
-        if error.code != "FEDFT-8004":
+        if error.code is not Code.BUDGET_INFEASIBLE:
             raise
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class AuditReport:
                 for one in failed
             )
             raise FedftError(
-                "FEDFT-8701",
+                Code.AUDIT_FAILED,
                 f"the privacy audit found {len(failed)} violations of the claim:\n  {listed}",
                 hint="release nothing from this engine",
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.events import PrivacyEvent
 from fedft.privacy.mechanisms.clipping import LocalCounts, clip_weights
 from fedft.privacy.mechanisms.noise import NoiseSource, SecureNoise, add_gaussian
@@ -111,14 +111,15 @@ class ClientLevelMechanism:
         """
         if rows.dim() != 2 or rows.shape[1] != self.dimension:
             raise FedftError(
-                "FEDFT-8505", f"updates of shape {tuple(rows.shape)}, expected (clients, {self.dimension})"
+                Code.CONTRIBUTION_SHAPE_MISMATCH,
+                f"updates of shape {tuple(rows.shape)}, expected (clients, {self.dimension})",
             )
         norm = float(torch.linalg.vector_norm(rows.double(), dim=1).max()) if len(rows) else 0.0
         if not math.isfinite(norm):
-            raise FedftError("FEDFT-8502", "a client's update is not finite")
+            raise FedftError(Code.CLIENT_UPDATE_NOT_FINITE, "a client's update is not finite")
         if norm > self.limit:
             raise FedftError(
-                "FEDFT-8503",
+                Code.CLIENT_UPDATE_ABOVE_BOUND,
                 f"a client's update has norm {norm:.6g}, the round's bound is {self.max_norm:.6g}",
                 hint="the client must clip after error feedback and compression",
             )
@@ -158,11 +159,13 @@ def _split_multiplier(noise_multiplier: float, adaptive: AdaptiveClip | None) ->
         return noise_multiplier
     _check_positive(rate=adaptive.rate, count_noise=adaptive.count_noise)
     if not 0 <= adaptive.quantile <= 1:
-        raise FedftError("FEDFT-8501", f"quantile is {adaptive.quantile} and must lie between 0 and 1")
+        raise FedftError(
+            Code.MECHANISM_SETTING_INVALID, f"quantile is {adaptive.quantile} and must lie between 0 and 1"
+        )
     left = noise_multiplier**-2 - (2 * adaptive.count_noise) ** -2
     if left <= 0:
         raise FedftError(
-            "FEDFT-8504",
+            Code.COUNT_NOISE_TOO_LARGE,
             f"count_noise {adaptive.count_noise:g} spends more than the whole noise multiplier "
             f"{noise_multiplier:g} allows",
             hint="more than half the noise multiplier; a twentieth of the cohort is usual",
@@ -173,4 +176,6 @@ def _split_multiplier(noise_multiplier: float, adaptive: AdaptiveClip | None) ->
 def _check_positive(**values: float) -> None:
     for name, value in values.items():
         if not 0 < value < math.inf:
-            raise FedftError("FEDFT-8501", f"{name} is {value} and must be a positive number")
+            raise FedftError(
+                Code.MECHANISM_SETTING_INVALID, f"{name} is {value} and must be a positive number"
+            )

@@ -11,7 +11,7 @@ from types import TracebackType
 import torch
 from torch import nn
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.mechanisms.clipping import LocalCounts
 from fedft.privacy.mechanisms.gaussian import GaussianMechanism
 from fedft.privacy.mechanisms.noise import NoiseSource
@@ -127,7 +127,7 @@ class DpSgd:
         if sorted(held) != sorted(wanted):
             missing = [name for key, name in wanted.items() if key not in held]
             raise FedftError(
-                "FEDFT-8406",
+                Code.OPTIMIZER_PARAMETERS_MISMATCH,
                 f"the optimiser holds {len(held)} parameters, {len(wanted)} are trainable"
                 + (f"; it lacks {', '.join(missing)}" if missing else ""),
                 hint="give it exactly the trainable parameters",

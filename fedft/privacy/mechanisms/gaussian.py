@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.mechanisms.clipping import LocalCounts, clip_weights
 from fedft.privacy.mechanisms.noise import NoiseSource, SecureNoise, add_gaussian
 
@@ -72,7 +72,9 @@ class GaussianMechanism:
             ("denominator", denominator),
         ):
             if not 0 < value < math.inf:
-                raise FedftError("FEDFT-8501", f"{name} is {value} and must be a positive number")
+                raise FedftError(
+                    Code.MECHANISM_SETTING_INVALID, f"{name} is {value} and must be a positive number"
+                )
         self.dimension = dimension
         self.max_norm = max_norm
         self.noise_multiplier = noise_multiplier
@@ -90,7 +92,7 @@ class GaussianMechanism:
         """
         if rows.dim() != 2 or rows.shape[1] != self.dimension:
             raise FedftError(
-                "FEDFT-8505",
+                Code.CONTRIBUTION_SHAPE_MISMATCH,
                 f"contributions of shape {tuple(rows.shape)}, expected (units, {self.dimension})",
             )
         weights = clip_weights(rows, self.max_norm, self.local_counts)

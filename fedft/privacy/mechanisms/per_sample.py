@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 
 @runtime_checkable
@@ -120,16 +120,19 @@ class PerSampleGradients:
         """Return the view of the rows where `parameter`'s gradients go, (batch, *parameter.shape)."""
         name = self._names[id(module)]
         if self._rows is None:
-            raise FedftError("FEDFT-8404", f"{name}: a backward pass that the private step did not start")
+            raise FedftError(
+                Code.SAMPLES_DEPENDENT, f"{name}: a backward pass that the private step did not start"
+            )
         if id(parameter) in self._recorded:
             raise FedftError(
-                "FEDFT-8402",
+                Code.LAYER_REUSED,
                 f"layer {name} was used twice in one forward pass",
                 hint="its per-sample gradient would be a sum over uses; leave this layer out of the targets",
             )
         if batch != len(self._rows):
             raise FedftError(
-                "FEDFT-8408", f"layer {name} saw {batch} rows in a batch of {len(self._rows)} samples"
+                Code.BATCH_SIZE_MISMATCH,
+                f"layer {name} saw {batch} rows in a batch of {len(self._rows)} samples",
             )
         self._recorded.add(id(parameter))
         return self._rows[:, self._columns[id(parameter)]].view(batch, *parameter.shape)
@@ -140,7 +143,7 @@ class PerSampleGradients:
         missing = [name for name, parameter in self.parameters.items() if id(parameter) not in covered]
         if missing or not self.parameters:
             raise FedftError(
-                "FEDFT-8401",
+                Code.NO_PER_SAMPLE_GRADIENT,
                 f"no per-sample gradients for {', '.join(missing) or 'a model without trainable parameters'}",
                 hint="train adapters and plain linear heads, freeze the rest",
             )
@@ -149,7 +152,7 @@ class PerSampleGradients:
         strays = [name for name, parameter in self.parameters.items() if parameter.grad is not None]
         if strays:
             raise FedftError(
-                "FEDFT-8404",
+                Code.SAMPLES_DEPENDENT,
                 f"a gradient reached {', '.join(strays)} around the layer it belongs to",
                 hint="no penalty on parameters in the loss; clear gradients before the private step",
             )
@@ -188,7 +191,7 @@ def _trainable(model: nn.Module) -> Mapping[str, nn.Parameter]:
             continue
         if id(parameter) in names:
             raise FedftError(
-                "FEDFT-8409",
+                Code.PARAMETER_SHARED,
                 f"{names[id(parameter)]} and {name} are one trainable parameter in two places",
                 hint="untie or freeze it: a gradient through one place would be missed",
             )
@@ -207,7 +210,7 @@ def refuse_batch_norm(model: nn.Module) -> None:
     found = [name for name, module in model.named_modules() if isinstance(module, mixing)]
     if found:
         raise FedftError(
-            "FEDFT-8405",
+            Code.BATCH_NORMALISATION,
             f"{', '.join(found)} mixes the samples of a batch, so no sample's influence is bounded",
             hint="use layer or group normalisation",
         )

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.events import PrivacyEvent
 from fedft.privacy.mechanisms.noise import SecureNoise, WordSource
 
@@ -81,7 +81,7 @@ class TruncatedPoissonSampler:
         self._poisson = PoissonSampler(examples, expected_batch, self._source)
         if max_batch < expected_batch:
             raise FedftError(
-                "FEDFT-8101",
+                Code.BATCH_SIZE_INVALID,
                 f"max_batch is {max_batch}, below the expected batch of {expected_batch:g}",
                 hint="1.5 times the expected batch costs next to nothing in epsilon",
             )
@@ -137,7 +137,7 @@ class ShuffledSampler:
 def _check_sizes(examples: int, batch: float) -> None:
     if not 0 < batch <= examples:
         raise FedftError(
-            "FEDFT-8101",
+            Code.BATCH_SIZE_INVALID,
             f"a batch of {batch:g} cannot be drawn from {examples} examples",
             hint="0 < batch <= examples",
         )

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.mechanisms.gaussian import Mechanism
 from fedft.privacy.mechanisms.per_sample import refuse_batch_norm
 from fedft.privacy.mechanisms.start_checks import (
@@ -89,7 +89,8 @@ class SketchPlan:
         for name, (outer, inner) in sorted(shapes.items()):
             if not 1 <= width <= min(outer, inner):
                 raise FedftError(
-                    "FEDFT-8601", f"a sketch of width {width} does not fit {name} of shape {(outer, inner)}"
+                    Code.SKETCH_SIZE_INVALID,
+                    f"a sketch of width {width} does not fit {name} of shape {(outer, inner)}",
                 )
             probes[name] = Probe(_normal(rng, (inner, width)), _normal(rng, (width, outer)))
         return cls(probes)
@@ -157,7 +158,8 @@ def frames_from_sketch(plan: SketchPlan, flat: Tensor, rank: int) -> dict[str, t
     for name, probe in plan.probes.items():
         if rank > probe.right.shape[1]:
             raise FedftError(
-                "FEDFT-8601", f"rank {rank} exceeds the width {probe.right.shape[1]} of {name}'s sketch"
+                Code.SKETCH_SIZE_INVALID,
+                f"rank {rank} exceeds the width {probe.right.shape[1]} of {name}'s sketch",
             )
         sketch = plan.blocks(name, flat.double())
         b = _leading_left(sketch.columns, rank)
@@ -197,7 +199,7 @@ class _Recorder:
         torch.autograd.grad(losses.sum(), [self._anchor])
         unused = [name for name in self.plan.probes if name not in self._used]
         if unused:
-            raise FedftError("FEDFT-8602", f"no gradient reaches {', '.join(unused)}")
+            raise FedftError(Code.LAYER_WITHOUT_GRADIENT, f"no gradient reaches {', '.join(unused)}")
         return self._rows
 
     def close(self) -> None:
@@ -209,7 +211,8 @@ class _Recorder:
         x, grad = (t.reshape(len(t), -1, t.shape[-1]).float() for t in (x, grad))
         if len(x) != len(self._rows):
             raise FedftError(
-                "FEDFT-8408", f"layer {name} saw {len(x)} rows in a batch of {len(self._rows)} samples"
+                Code.BATCH_SIZE_MISMATCH,
+                f"layer {name} saw {len(x)} rows in a batch of {len(self._rows)} samples",
             )
         probe, sketch = self._probes[name], self.plan.blocks(name, self._rows)
         sketch.columns.add_(grad.mT @ (x @ probe.right))

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.mechanisms.per_sample import PerSampleGradients
 
 Batch = Mapping[str, Tensor]
@@ -28,7 +28,7 @@ def batch_size(batch: Batch) -> int:
     """
     sizes = {len(tensor) for tensor in batch.values()}
     if len(sizes) != 1:
-        raise FedftError("FEDFT-8408", f"the tensors of a batch have {sorted(sizes)} samples")
+        raise FedftError(Code.BATCH_SIZE_MISMATCH, f"the tensors of a batch have {sorted(sizes)} samples")
     return sizes.pop()
 
 
@@ -42,7 +42,7 @@ def require_per_sample(losses: object, samples: int) -> Tensor:
     if not isinstance(losses, Tensor) or losses.shape != (samples,) or not losses.requires_grad:
         seen = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise FedftError(
-            "FEDFT-8403",
+            Code.LOSS_NOT_PER_SAMPLE,
             f"the loss has shape {seen} for a batch of {samples} samples, expected ({samples},)",
             hint="a mean over the batch has no bounded sensitivity; return one loss for each sample",
         )
@@ -128,7 +128,7 @@ def _refuse_unequal(seen: Tensor, expected: Tensor, model: nn.Module, what: str)
     error = float((seen - expected).norm() / expected.norm().clamp(min=1e-12))
     if error > tolerance and bool(torch.isfinite(expected).all()):
         raise FedftError(
-            "FEDFT-8404",
+            Code.SAMPLES_DEPENDENT,
             f"{what} (they differ by {error:.2g}, relative)",
             hint="the loss must treat every sample by itself: no mean over the batch's tokens",
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TypeVar
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 Value = TypeVar("Value")
 
@@ -36,18 +36,15 @@ PUBLIC = frozenset(
 functions of the update after noise. `sample_rate` is the expected batch over the number of examples.
 """
 
-_HARMLESS = tuple(f"FEDFT-{section}" for section in (1, 2, 4, 5, 7, 80, 81, 82, 83, 84, 85, 86))
-_MAY_TELL = frozenset(f"FEDFT-{number}" for number in (7010, 7011, 8206, 8403, 8408))
 
+def outgoing_message(code: Code, message: str) -> str:
+    """Return the text of a private round's refusal, without what may quote records (``Code.private``).
 
-def outgoing_message(code: str, message: str) -> str:
-    """Return the text of a private round's refusal, without what may quote records.
-
-    Errors of reading data and of training (3xxx), unforeseen ones, sizes of batches and the fingerprint of
-    the data keep their text at the site. The code leaves: that a site refuses is visible anyway.
+    The code leaves: that a site refuses is visible anyway.
     """
-    harmless = code.startswith(_HARMLESS) and code not in _MAY_TELL
-    return message if harmless else "the reason stays at the site, since the round is private; see its log"
+    if code.private:
+        return "the reason stays at the site, since the round is private; see its log"
+    return message
 
 
 def check_outgoing(
@@ -68,11 +65,13 @@ def check_outgoing(
     names = {name for name in report if name not in PUBLIC}
     if private and names:
         raise FedftError(
-            "FEDFT-8321",
+            Code.UNACCOUNTED_RELEASE,
             f"{', '.join(sorted(names))} would leave a private round without being accounted for",
             hint="keep it at the site",
         )
     refused = {name for name in names if "*" not in allowed and name not in allowed}
     if refused:
-        raise FedftError("FEDFT-8310", f"the site policy does not let {', '.join(sorted(refused))} out")
+        raise FedftError(
+            Code.METRIC_NOT_ALLOWED, f"the site policy does not let {', '.join(sorted(refused))} out"
+        )
     return dict(report)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import claim
 from fedft.privacy.accounting.events import Budget, Claim, PrivacyEvent, check_delta, merge
 from fedft.store.hash_chain import GENESIS, Body, Entry, HashChain, canonical, link
@@ -209,7 +209,7 @@ class Ledger:
         after = claim([*state.events, event], budget.delta, enough=budget.epsilon)
         if after.epsilon > budget.epsilon:
             raise FedftError(
-                "FEDFT-8207",
+                Code.BUDGET_SPENT,
                 f"the privacy budget of {dataset!r} does not cover this round: epsilon would be "
                 f"{after.epsilon:.4g} and at most {budget.epsilon:g} is allowed at delta {budget.delta:g}",
                 hint="the site takes part no more unless its operator raises the budget",
@@ -220,7 +220,7 @@ class Ledger:
         if dataset not in self._datasets:
             known = ", ".join(sorted(self._datasets)) or "none"
             raise FedftError(
-                "FEDFT-8205",
+                Code.DATASET_NOT_ENROLLED,
                 f"the ledger knows no data set {dataset!r} (enrolled: {known})",
                 hint="enrol it once; a changed data set keeps its name and is rebound",
             )
@@ -230,7 +230,7 @@ class Ledger:
         state = self._known(dataset)
         if state.fingerprint != fingerprint:
             raise FedftError(
-                "FEDFT-8206",
+                Code.DATASET_CHANGED,
                 f"the data of {dataset!r} has fingerprint {fingerprint[:12]}, the ledger is bound to "
                 f"{state.fingerprint[:12]}",
                 hint="use the data that was enrolled, or rebind the name (its spending stays)",
@@ -251,7 +251,7 @@ class Ledger:
                 self._datasets[body["dataset"]].by_run.setdefault(body["run"], []).append(event)
             elif body.get("format") != FORMAT:
                 raise FedftError(
-                    "FEDFT-8203",
+                    Code.LEDGER_ALTERED,
                     f"entry {entry.sequence} of the ledger has the unknown kind {body['kind']!r}",
                     hint="a newer version wrote it; use that version",
                 )
@@ -284,10 +284,10 @@ def verify_export(exported: dict[str, Any]) -> int:
         digest = link(digest, sequence, canonical(entry["body"]))
         if digest.hex() != entry["digest"]:
             raise FedftError(
-                "FEDFT-8203", f"entry {sequence} of the export does not follow from those before it"
+                Code.LEDGER_ALTERED, f"entry {sequence} of the export does not follow from those before it"
             )
     if digest.hex() != exported["head"]:
-        raise FedftError("FEDFT-8203", "the export ends before its head")
+        raise FedftError(Code.LEDGER_ALTERED, "the export ends before its head")
     return len(exported["entries"])
 
 

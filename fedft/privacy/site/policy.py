@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.events import Budget
 
 ANY = "*"
@@ -102,7 +102,8 @@ class PolicyViolationError(FedftError):
         else:
             listed = "\n  ".join(f"{one.code} {one.message}" for one in violations)
             super().__init__(
-                "FEDFT-8300", f"the site policy refuses this for {len(violations)} reasons:\n  {listed}"
+                Code.POLICY_VIOLATIONS,
+                f"the site policy refuses this for {len(violations)} reasons:\n  {listed}",
             )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -138,7 +139,11 @@ class SitePolicy(_Section):
         """
         violations = [*self._about_data(instruction), *self._about_names(instruction)]
         if self.messages.secure_aggregation and not instruction.secure_aggregation:
-            violations.append(_violation("FEDFT-8309", "secure aggregation is off and the site requires it"))
+            violations.append(
+                _violation(
+                    Code.SECURE_AGGREGATION_REQUIRED, "secure aggregation is off and the site requires it"
+                )
+            )
         if violations:
             raise PolicyViolationError(violations)
 
@@ -148,21 +153,27 @@ class SitePolicy(_Section):
             return
         rule = self.datasets[asked.dataset]
         if rule.private and not asked.private:
-            yield _violation("FEDFT-8302", f"the run is not private and {asked.dataset!r} may not be used so")
+            yield _violation(
+                Code.PRIVACY_REQUIRED, f"the run is not private and {asked.dataset!r} may not be used so"
+            )
         if asked.private and not asked.epsilon <= rule.epsilon:
-            yield _violation("FEDFT-8303", f"epsilon {asked.epsilon:g} is asked, {rule.epsilon:g} is allowed")
+            yield _violation(
+                Code.EPSILON_ABOVE_POLICY, f"epsilon {asked.epsilon:g} is asked, {rule.epsilon:g} is allowed"
+            )
         if asked.private and not asked.delta <= rule.delta:
-            yield _violation("FEDFT-8304", f"delta {asked.delta:g} is asked, {rule.delta:g} is allowed")
+            yield _violation(
+                Code.DELTA_ABOVE_POLICY, f"delta {asked.delta:g} is asked, {rule.delta:g} is allowed"
+            )
 
     def _about_names(self, asked: PolicyRequest) -> Iterator[FedftError]:
         models, messages = self.models, self.messages
         checks = [
-            ("FEDFT-8305", "base model", [asked.base_digest], models.bases),
-            ("FEDFT-8306", "frame", [asked.frame_digest], models.frames),
-            ("FEDFT-8307", "initialiser", [asked.initialiser], models.initialisers),
-            ("FEDFT-8308", "codec", [asked.codec], messages.codecs),
-            ("FEDFT-8310", "metric", asked.metrics, messages.metrics),
-            ("FEDFT-8311", "server", [asked.server], self.server.identities),
+            (Code.BASE_MODEL_NOT_ALLOWED, "base model", [asked.base_digest], models.bases),
+            (Code.FRAME_NOT_ALLOWED, "frame", [asked.frame_digest], models.frames),
+            (Code.INITIALISER_NOT_ALLOWED, "initialiser", [asked.initialiser], models.initialisers),
+            (Code.CODEC_NOT_ALLOWED, "codec", [asked.codec], messages.codecs),
+            (Code.METRIC_NOT_ALLOWED, "metric", asked.metrics, messages.metrics),
+            (Code.SERVER_NOT_ALLOWED, "server", [asked.server], self.server.identities),
         ]
         for code, what, names, allowed in checks:
             refused = [name for name in names if ANY not in allowed and name not in allowed]
@@ -187,7 +198,7 @@ def load_policy(path: Path) -> SitePolicy:
     except (OSError, ValueError) as error:
         problem = str(error)
     raise FedftError(
-        "FEDFT-8301",
+        Code.POLICY_INVALID,
         f"the site policy {path} cannot be used: {problem}",
         hint="nothing is allowed without a policy; every field must be given",
     )
@@ -198,4 +209,4 @@ def _violation(code: str, message: str) -> FedftError:
 
 
 def _unknown_dataset(dataset: str) -> FedftError:
-    return _violation("FEDFT-8312", f"the policy has no data set {dataset!r}")
+    return _violation(Code.DATASET_NOT_ALLOWED, f"the policy has no data set {dataset!r}")
