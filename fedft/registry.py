@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pkgutil import resolve_name
 from typing import Any, Generic, TypeVar, cast
 
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Registry(Generic[T]):
         """Return a name that is known; FEDFT-1010 lists those that are where it is not."""
         if name not in self._claims:
             raise FedftError(
-                "FEDFT-1010",
+                Code.UNKNOWN_NAME,
                 f"no {self.what} is called {name!r}; known are {', '.join(self._claims)}",
                 hint="correct the name, or install the package that provides it",
             )
@@ -88,7 +88,7 @@ class Registry(Generic[T]):
         point = claims[0]
         if len(claims) > 1:
             raise FedftError(
-                "FEDFT-1012",
+                Code.EXTENSION_CONFLICT,
                 f"the {self.what} {point.name!r} is claimed by {', '.join(map(_package, claims))}",
                 hint="uninstall all of these packages but one",
             )
@@ -104,12 +104,14 @@ class Registry(Generic[T]):
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise FedftError(
-                "FEDFT-1011", f"{claim}, which cannot be imported ({reason})", hint="repair that package"
+                Code.EXTENSION_UNUSABLE,
+                f"{claim}, which cannot be imported ({reason})",
+                hint="repair that package",
             ) from error
         interface: Any = resolve_name(self._interface)
         if not isinstance(thing, interface):
             raise FedftError(
-                "FEDFT-1011",
+                Code.EXTENSION_UNUSABLE,
                 f"{claim}, which is {type(thing).__name__}, not {interface.__name__}",
                 hint="repair that package",
             )
