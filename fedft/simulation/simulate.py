@@ -57,7 +57,7 @@ def simulate(
 
 
 def _inline(run: RunRecord, config: RunConfig, store: RunStore, observer: Observer) -> RunRecord:
-    from client_app.app import app as client_app
+    from fedft.client.app import app as client_app
     from fedft.transport.inline import InlineGrid
 
     grid = InlineGrid(client_app, config.data.partition.clients)
@@ -67,7 +67,7 @@ def _inline(run: RunRecord, config: RunConfig, store: RunStore, observer: Observ
 def _ray(run: RunRecord, config: RunConfig, store: RunStore, observer: Observer) -> RunRecord:
     from flwr.serverapp import Grid, ServerApp
 
-    from client_app.app import app as client_app
+    from fedft.client.app import app as client_app
 
     stop, outcome = threading.Event(), _Outcome()
     server_app = ServerApp()

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
 def _load() -> Any:
     """Import everything that the first instruction needs, so that it does not wait for it."""
     import fedft.client.worker.answer  # noqa: F401
-    from client_app.app import app
+    from fedft.client.app import app
 
     return app
 
