@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedft.admin.registry import Registry
 from fedft.client.daemon.status import Status, read_status
 from fedft.client.site.config import load_site
 from fedft.client.site.join import join_site
@@ -21,6 +20,7 @@ from fedft.config import RunConfig
 from fedft.config.load import to_json
 from fedft.identity.authority import Authority
 from fedft.identity.enrolment import enroll
+from fedft.identity.registry import Registry
 from fedft.privacy.site.ledger import Ledger
 from fedft.server.settings import ServerLimits, ServerSettings, initialise
 from fedft.transport.admin_client import AdminClient

@@ -171,9 +171,9 @@ def budget(run: Run = "latest", json: Json = False) -> None:
     """
     from dataclasses import asdict
 
-    from fedft.admin.event_stream import round_from_dict
     from fedft.cli.summary import privacy_table
     from fedft.report.spending import spending
+    from fedft.server.event_stream import round_from_dict
 
     found = call("ShowRun", "RunRequest", run=run)
     rounds = [round_from_dict(record) for record in found["committed"]]
@@ -320,8 +320,8 @@ def show_run(run: Run = "latest", json: Json = False) -> None:
         print_json(found)
         return
     _print_facts({key: value for key, value in found.items() if not isinstance(value, list)})
-    from fedft.admin.event_stream import round_from_dict
     from fedft.cli.watch import describe_round
+    from fedft.server.event_stream import round_from_dict
 
     for record in map(round_from_dict, found["committed"]):
         console().print(cell(describe_round(record, found["total_rounds"], with_bytes=True)), soft_wrap=True)
@@ -334,9 +334,9 @@ def show_run(run: Run = "latest", json: Json = False) -> None:
 @runs.command(name="watch", epilog=examples("fedft admin runs watch latest"))
 def watch_run(run: Run = "latest", json: Json = False) -> None:
     """Watch a run live until it ends; exit 1 unless it is complete. Ctrl-C leaves it running."""
-    from fedft.admin.event_stream import event_from_dict, round_from_dict
     from fedft.cli.progress import choose_observer
     from fedft.coordinator.events import RoundCommitted, RunStarted
+    from fedft.server.event_stream import event_from_dict, round_from_dict
 
     with _server() as server:
         documents = server.watch(run)
@@ -397,8 +397,8 @@ def list_rounds(run: Run = "latest", json: Json = False) -> None:
     if json:
         print_json({"run": found["id"], "rounds": found["committed"]})
         return
-    from fedft.admin.event_stream import round_from_dict
     from fedft.cli.watch import describe_round
+    from fedft.server.event_stream import round_from_dict
 
     for record in map(round_from_dict, found["committed"]):
         console().print(cell(describe_round(record, found["total_rounds"], with_bytes=True)), soft_wrap=True)

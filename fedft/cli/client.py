@@ -116,7 +116,7 @@ def check(
     model: Annotated[bool, typer.Option(help="Load the base model too, if site.toml names one.")] = True,
 ) -> None:
     """Try every precondition of taking part; exit 1 when one fails."""
-    from fedft.client.site.preflight import run_checks
+    from fedft.client.daemon.preflight import run_checks
 
     results = run_checks(config, model=model)
     good = all(result.good for result in results)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from fedft.admin.registry import MemberRecord, Registry
 from fedft.identity import keys
 from fedft.identity.authority import LEAF_DAYS, Authority
 from fedft.identity.documents import EnrolmentRequest, read_request
 from fedft.identity.members import Role
+from fedft.identity.registry import MemberRecord, Registry
 
 
 def enroll(

@@ -9,13 +9,13 @@ import threading
 from pathlib import Path
 from typing import IO
 
-from fedft.admin.audit_log import AuditLog
-from fedft.admin.event_stream import EventStream
-from fedft.admin.registry import Registry
-from fedft.admin.service import AdminService
 from fedft.errors import Code, FedftError
 from fedft.identity import keys
 from fedft.identity.authority import Authority
+from fedft.identity.registry import Registry
+from fedft.server.admin.audit_log import AuditLog
+from fedft.server.admin.service import AdminService
+from fedft.server.event_stream import EventStream
 from fedft.server.metrics import ServerMetrics, serve_metrics
 from fedft.server.scheduler import Scheduler
 from fedft.server.settings import ServerSettings, load_settings

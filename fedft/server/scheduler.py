@@ -8,12 +8,12 @@ import traceback
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedft.admin.event_stream import EventStream
-from fedft.admin.registry import DesiredState, Registry
 from fedft.config import RunConfig
 from fedft.config.load import to_json
 from fedft.coordinator.events import Event
 from fedft.errors import Code, FedftError, Kind
+from fedft.identity.registry import DesiredState, Registry
+from fedft.server.event_stream import EventStream
 from fedft.server.metrics import ServerMetrics
 from fedft.store import RunRecord, RunStore
 from fedft.transport.broker import Broker

@@ -113,9 +113,9 @@ def initialise(settings: ServerSettings) -> Path:
         FedftError: FEDFT-6202 when the folder holds something already.
 
     """
-    from fedft.admin.registry import Registry
     from fedft.identity.authority import Authority
     from fedft.identity.enrolment import enroll
+    from fedft.identity.registry import Registry
 
     folder = settings.folder
     if folder.exists() and any(folder.iterdir()):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from fedft.client.daemon.preflight import _ledger as check_ledger
+from fedft.client.daemon.preflight import _policy as check_policy
 from fedft.client.site.config import load_site
-from fedft.client.site.preflight import _ledger as check_ledger
-from fedft.client.site.preflight import _policy as check_policy
 from fedft.client.site.privacy_plan import plan_run
 from fedft.errors import FedftError
 from fedft.privacy.accounting.events import Budget, PrivacyEvent

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from fedft.admin.registry import Registry
 from fedft.client.site.config import SiteConfig, load_site
 from fedft.client.site.join import join_site
 from fedft.identity import keys
 from fedft.identity.authority import Authority
 from fedft.identity.enrolment import enroll
 from fedft.identity.keys import node_id
+from fedft.identity.registry import Registry
 from fedft.server.settings import ServerSettings, initialise
 from fedft.transport.broker import Broker
 from fedft.transport.client import Connected, LinkClient, Work

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedft.client.daemon.instruction_handler import InstructionHandler
-from fedft.client.daemon.reply_journal import ReplyJournal
 from fedft.client.daemon.status import Status, StatusFile, lock_state
 from fedft.client.daemon.worker_supervisor import WorkerProcess
 from fedft.client.site.config import SiteConfig, load_site
+from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.errors import Code, FedftError, Kind
 from fedft.identity import keys
 from fedft.transport.client import Connected, LinkClient, Work

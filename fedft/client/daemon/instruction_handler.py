@@ -11,10 +11,10 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedft.client.daemon.reply_journal import ReplyJournal
 from fedft.client.daemon.status import StatusFile
 from fedft.client.daemon.worker_supervisor import WorkerProcess
 from fedft.client.site.config import SiteConfig
+from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.errors import Code, FedftError, Kind
 from fedft.transport.client import LinkClient, Work
 from fedft.transport.transfer import keep_newest

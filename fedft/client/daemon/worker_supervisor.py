@@ -52,7 +52,13 @@ class WorkerProcess:
             return
         self.end()
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "fedft.client.worker.process", str(theirs.fileno()), str(self._site)]
+        command = [
+            sys.executable,
+            "-m",
+            "fedft.client.daemon.worker_process",
+            str(theirs.fileno()),
+            str(self._site),
+        ]
         environment = {**os.environ, **self._environment}
         with theirs:
             self._process = subprocess.Popen(

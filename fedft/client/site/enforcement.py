@@ -7,8 +7,8 @@ from pathlib import Path
 
 from fedft.adapters.initialisers import DP_SKETCH, get_initialiser
 from fedft.client.site.config import SiteConfig
+from fedft.client.site.folders import checked_name, state_folder
 from fedft.client.site.identity import ClientIdentity
-from fedft.client.worker.residual_store import checked_name, state_folder
 from fedft.codecs import codec_from_spec
 from fedft.config import RunConfig
 from fedft.errors import Code, FedftError

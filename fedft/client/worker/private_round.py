@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from fedft.client.daemon.reply_journal import ReplyJournal
 from fedft.client.site.enforcement import PolicyEnforcer
+from fedft.client.site.folders import checked_name, state_folder
 from fedft.client.site.identity import ClientIdentity
-from fedft.client.worker.residual_store import checked_name, state_folder
+from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.codecs import Manifest
 from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Collection
 from pathlib import Path
 
+from fedft.client.site.folders import checked_name, state_folder
 from fedft.codecs import Codec, CodecContext, Manifest, Shard
 from fedft.codecs.error_feedback import ErrorFeedback, Pending, ResidualIdentity
-from fedft.errors import Code, FedftError
+from fedft.errors import FedftError
 from fedft.tensors import Arrays
 from fedft.wire import Instruction
 
 _RUNS_KEPT = 8
-
-
-def state_folder() -> Path:
-    """Return ``$FEDFT_STATE``, or ``~/.local/share/fedft``: what clients must not lose, unlike a cache."""
-    return Path(os.environ.get("FEDFT_STATE") or Path.home() / ".local" / "share" / "fedft")
-
-
-def checked_name(part: str) -> str:
-    """Return the name of a run or client if it can name a file (FEDFT-7023)."""
-    if not part or part.startswith(".") or "/" in part or "\0" in part:
-        raise FedftError(Code.UNSAFE_NAME, f"{part!r} cannot name a file")
-    return part
 
 
 class ResidualStore:

@@ -12,9 +12,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedft.client.daemon.instruction_handler import InstructionHandler
-from fedft.client.daemon.reply_journal import ReplyJournal
 from fedft.client.daemon.status import Status, StatusFile
 from fedft.client.site.config import SiteConfig
+from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.errors import FedftError
 from fedft.transport.client import Work
 from fedft.wire import (
@@ -28,7 +28,7 @@ from fedft.wire import (
     open_envelope,
     seal,
 )
-from tests.client.daemon.test_reply_journal import instruction
+from tests.client.worker.test_reply_journal import instruction
 
 SERVER_KEY, SITE_KEY = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 

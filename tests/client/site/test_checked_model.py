@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fedft.client.daemon.preflight import _model
 from fedft.client.site.config import SiteConfig
-from fedft.client.site.preflight import _model
 from fedft.config.load import check
 from fedft.models.load import load_base
 from fedft.models.quantised import save_nf4

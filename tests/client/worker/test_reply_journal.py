@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fedft.client.daemon.reply_journal import ReplyJournal
+from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.codecs.spec import CodecSpec, DenseParams, Shard
 from fedft.wire import Acknowledgement, Instruction, InstructionKind, ModelRef, RoundRef, Setup
 

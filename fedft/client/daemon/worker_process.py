@@ -1,8 +1,8 @@
 """The process that holds the model: answers one instruction after the other for its daemon.
 
-Started as ``python -m fedft.client.worker.process FD SITE``. On the socket FD each request is a line of
-JSON that names the files of an instruction and of its reply; the answer is a line of JSON. The process ends
-with its daemon, whatever it is doing.
+Started as ``python -m fedft.client.daemon.worker_process FD SITE``. On the socket FD each request is a
+line of JSON that names the files of an instruction and of its reply; the answer is a line of JSON. The
+process ends with its daemon, whatever it is doing.
 """
 
 from __future__ import annotations

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import fedft
-from fedft.admin.audit_log import AuditLog
-from fedft.admin.event_stream import EventStream, event_to_dict
-from fedft.admin.registry import MemberRecord, Registry
 from fedft.config.load import from_json
 from fedft.errors import Code, FedftError
 from fedft.identity.authority import Authority
@@ -23,6 +20,9 @@ from fedft.identity.documents import read_request
 from fedft.identity.enrolment import enroll
 from fedft.identity.keys import load_certificate, node_id
 from fedft.identity.members import Member, Role
+from fedft.identity.registry import MemberRecord, Registry
+from fedft.server.admin.audit_log import AuditLog
+from fedft.server.event_stream import EventStream, event_to_dict
 from fedft.server.scheduler import Scheduler
 from fedft.server.settings import ServerSettings
 from fedft.simulation.preflight import dry_run

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 
-from fedft.admin.event_stream import EventStream, event_from_dict, event_to_dict
 from fedft.coordinator.events import (
     ClientAnswered,
     Notice,
@@ -11,6 +10,7 @@ from fedft.coordinator.events import (
     RunFinished,
     RunStarted,
 )
+from fedft.server.event_stream import EventStream, event_from_dict, event_to_dict
 from fedft.store import EvaluationRecord, RoundRecord, UpdateRecord
 
 UPDATE = UpdateRecord("a", "accepted", weight=3, metrics={"train_loss": 0.5})
