@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.identities import verify
 from fedft.secagg.keys import KEY_BYTES
@@ -21,7 +22,10 @@ def check_advertisement(advertisement: Advertisement, member: int, session: Sess
     keys = [field for keys in advertisement.rounds for field in (keys.mask_key, keys.commitment)]
     sizes = {len(key) for key in (advertisement.sealing_key, *keys)}
     if len(advertisement.rounds) != session.rounds or sizes != {KEY_BYTES}:
-        raise FedftError("FEDFT-8808", f"client {member} advertises other keys than the session needs")
+        raise FedftError(
+            Code.MEMBER_KEY_INVALID,
+            f"client {member} advertises other keys than the session needs",
+        )
     verify(session.members[member], advertisement.signature, advertisement.statement(member))
 
 
@@ -31,4 +35,4 @@ def check_distinct(roster: Roster) -> None:
     for advertisement in roster.advertisements.values():
         keys += [keys_of_round.mask_key for keys_of_round in advertisement.rounds]
     if len(set(keys)) != len(keys):
-        raise FedftError("FEDFT-8808", "two clients, or two uses, have one public key")
+        raise FedftError(Code.MEMBER_KEY_INVALID, "two clients, or two uses, have one public key")

@@ -8,6 +8,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.advertisements import check_advertisement, check_distinct
 from fedft.secagg.binding import bind
@@ -94,7 +95,9 @@ class Client:
 
         """
         self._check_roster(roster)
-        self._once(Step.SHARED, self.session.digest, "FEDFT-8814", "shared its secrets in this session")
+        self._once(
+            Step.SHARED, self.session.digest, Code.SHARED_ALREADY, "shared its secrets in this session"
+        )
         own, sealed = share_out(self.session, self.state, self.number, roster)
         self._journal.append(Step.SHARED, self.session.digest, roster.digest)
         self.state.roster = roster
@@ -113,11 +116,11 @@ class Client:
         cohort = delivery.cohort
         self._check_members(cohort)
         if not set(cohort) <= set(roster.members):
-            raise FedftError("FEDFT-8812", "a client of the cohort is not in the roster")
+            raise FedftError(Code.COHORT_GREW, "a client of the cohort is not in the roster")
         if set(delivery.sealed) != set(cohort) - {self.number}:
-            raise FedftError("FEDFT-8811", "the shares delivered are not those of the cohort")
+            raise FedftError(Code.COHORT_LIST_INVALID, "the shares delivered are not those of the cohort")
         if self.state.cohort and self.state.cohort != cohort:
-            raise FedftError("FEDFT-8816", "the session's cohort is fixed and is another one")
+            raise FedftError(Code.COHORT_CHANGED, "the session's cohort is fixed and is another one")
         self.state.held |= open_shares(self.session, self.state, self.number, roster, delivery.sealed)
         self.state.cohort = cohort
 
@@ -138,7 +141,7 @@ class Client:
         cohort = self._cohort()
         self._identities.check(self.session.members[member] for member in cohort)
         subject = self._subject(request.round)
-        self._once(Step.MASKED, subject, "FEDFT-8815", f"masked a vector for round {request.round}")
+        self._once(Step.MASKED, subject, Code.MASKED_ALREADY, f"masked a vector for round {request.round}")
         payload = request.payload
         packing = Packing(payload.elements, payload.largest, len(cohort))
         words = packing.pack(digits)
@@ -159,7 +162,7 @@ class Client:
         """
         statement = self._check_cohort(request)[1]
         subject = self._subject(request.round)
-        self._once(Step.UNMASKED, subject, "FEDFT-8817", f"unmasked round {request.round}")
+        self._once(Step.UNMASKED, subject, Code.UNMASKED_ALREADY, f"unmasked round {request.round}")
         signed = self._journal.find(Step.SIGNED, subject)
         if signed is None:
             self._journal.append(Step.SIGNED, subject, statement)
@@ -177,7 +180,7 @@ class Client:
         """
         cohort, statement = self._check_cohort(request)
         subject = self._subject(request.round)
-        self._once(Step.UNMASKED, subject, "FEDFT-8817", f"unmasked round {request.round}")
+        self._once(Step.UNMASKED, subject, Code.UNMASKED_ALREADY, f"unmasked round {request.round}")
         signed = self._journal.find(Step.SIGNED, subject)
         # The whole cohort was signed when masking, and stands as long as no smaller one was signed.
         if signed != statement and not (cohort.whole and signed is None):
@@ -197,7 +200,7 @@ class Client:
         self.session.expect(roster.session)
         self._check_members(roster.members)
         if roster.advertisements[self.number] != self.advertise():
-            raise FedftError("FEDFT-8820", "the roster has other keys of this client than its own")
+            raise FedftError(Code.LEFT_OUT, "the roster has other keys of this client than its own")
         for member, advertisement in roster.advertisements.items():
             check_advertisement(advertisement, member, self.session)
         check_distinct(roster)
@@ -207,7 +210,7 @@ class Client:
         self.session.expect_enough(members)
         self._expect_site_policy(len(members))
         if self.number not in members:
-            raise FedftError("FEDFT-8820", "this client is not in the list that it is asked to go on with")
+            raise FedftError(Code.LEFT_OUT, "this client is not in the list that it is asked to go on with")
 
     def _check_cohort(self, request: CohortRequest | UnmaskRequest) -> tuple[Cohort, bytes]:
         """Give the request's cohort and what is signed of it, if this client masked this round for it."""
@@ -216,29 +219,33 @@ class Client:
         cohort = Cohort.of(request, self._cohort(), self.session)
         self._expect_site_policy(len(cohort.survivors))
         if self.number not in cohort.survivors:
-            raise FedftError("FEDFT-8820", "this client is not among the survivors and takes no further part")
+            raise FedftError(
+                Code.LEFT_OUT, "this client is not among the survivors and takes no further part"
+            )
         covers = self._journal.find(Step.MASKED, self._subject(request.round)) or b""
         payload, whole = covers[:DIGEST_BYTES], covers[DIGEST_BYTES : 2 * DIGEST_BYTES]
         if whole != self._statement(Cohort(cohort.members, cohort.members), request.round, payload):
             raise FedftError(
-                "FEDFT-8810", f"this client masked nothing for round {request.round} in this session"
+                Code.OUT_OF_TURN,
+                f"this client masked nothing for round {request.round} in this session",
             )
         return cohort, self._statement(cohort, request.round, payload)
 
     def _expect_site_policy(self, members: int) -> None:
         if members < self._smallest_cohort:
             raise FedftError(
-                "FEDFT-8813", f"{members} clients, this site takes part in sums of {self._smallest_cohort}"
+                Code.POLICY_COHORT_TOO_SMALL,
+                f"{members} clients, this site takes part in sums of {self._smallest_cohort}",
             )
 
     def _roster(self) -> Roster:
         if self.state.roster is None:
-            raise FedftError("FEDFT-8810", "this client has no keys of the others yet")
+            raise FedftError(Code.OUT_OF_TURN, "this client has no keys of the others yet")
         return self.state.roster
 
     def _cohort(self) -> tuple[int, ...]:
         if not self.state.cohort:
-            raise FedftError("FEDFT-8810", "this client has no shares of the others yet")
+            raise FedftError(Code.OUT_OF_TURN, "this client has no shares of the others yet")
         return self.state.cohort
 
     def _statement(self, cohort: Cohort, round: int, payload: bytes) -> bytes:
@@ -247,14 +254,14 @@ class Client:
     def _subject(self, round: int) -> bytes:
         return bind(b"round", self.session.run_id.encode(), round)
 
-    def _once(self, step: Step, subject: bytes, code: str, what: str) -> None:
+    def _once(self, step: Step, subject: bytes, code: Code, what: str) -> None:
         if self._journal.find(step, subject) is not None:
             raise FedftError(code, f"this client has {what} already")
 
 
 def _another_cohort(round: int) -> FedftError:
     return FedftError(
-        "FEDFT-8816",
+        Code.COHORT_CHANGED,
         f"the cohort asked about is not the one that this client signed for round {round}",
         hint="the round is lost; a server that repeats it is at fault",
     )

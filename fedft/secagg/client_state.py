@@ -10,6 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.decode import decode_roster
 from fedft.secagg.encode import encode
@@ -99,7 +100,9 @@ class ClientState:
                 tuple(int(member) for member in facts["cohort"]),
             )
         except (ValueError, KeyError, TypeError, FedftError) as error:
-            raise FedftError("FEDFT-8825", f"not the state of a client in this session: {error}") from None
+            raise FedftError(
+                Code.SECAGG_STATE_DAMAGED, f"not the state of a client in this session: {error}"
+            ) from None
 
 
 def public(private: bytes) -> bytes:

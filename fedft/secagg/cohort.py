@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.binding import bind, bind_members
 from fedft.secagg.identities import verify
@@ -33,11 +34,13 @@ class Cohort:
         strangers = {*request.survivors, *request.dropped} - set(members)
         if strangers:
             raise FedftError(
-                "FEDFT-8812", f"client {min(strangers)} is named and had no part in this step's cohort"
+                Code.COHORT_GREW,
+                f"client {min(strangers)} is named and had no part in this step's cohort",
             )
         if sorted(request.survivors + request.dropped) != list(members):
             raise FedftError(
-                "FEDFT-8811", "the lists of survivors and of drop-outs overlap or leave out a member"
+                Code.COHORT_LIST_INVALID,
+                "the lists of survivors and of drop-outs overlap or leave out a member",
             )
         session.expect_enough(request.survivors)
         return cls(members, request.survivors)
@@ -79,7 +82,8 @@ class Cohort:
         needed = len(self.members) if self.whole else session.threshold
         if len(attestations) < needed or not set(attestations) <= set(self.survivors):
             raise FedftError(
-                "FEDFT-8807", f"{len(attestations)} clients have signed this cohort, {needed} survivors must"
+                Code.COHORT_NOT_SIGNED,
+                f"{len(attestations)} clients have signed this cohort, {needed} survivors must",
             )
         for member in sorted(attestations)[:needed]:
             verify(session.members[member], attestations[member], statement)

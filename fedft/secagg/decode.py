@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.identities import SIGNATURE_BYTES
 from fedft.secagg.keys import KEY_BYTES
@@ -159,7 +160,7 @@ def _parse(data: bytes, message: _Proto, max_bytes: int = MAX_BYTES) -> _Proto:
     try:
         message.ParseFromString(data)
     except DecodeError as error:
-        raise FedftError("FEDFT-4002", f"not a {message.DESCRIPTOR.name}: {error}") from None
+        raise FedftError(Code.MESSAGE_MALFORMED, f"not a {message.DESCRIPTOR.name}: {error}") from None
     return message
 
 
@@ -189,4 +190,4 @@ def _cut(numbers: tuple[int, ...], data: bytes, field: str, size: int = 0) -> di
 
 def _expect(good: bool, field: str, value: object) -> None:
     if not good:
-        raise FedftError("FEDFT-4007", f"field {field} is not allowed to be {value!r}")
+        raise FedftError(Code.FIELD_OUT_OF_BOUNDS, f"field {field} is not allowed to be {value!r}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 
 SIGNATURE_BYTES = 64
@@ -33,10 +34,10 @@ class Identities:
         """
         for member in members:
             if member in self.revoked:
-                raise FedftError("FEDFT-8804", f"the identity {member.hex()[:16]} was revoked")
+                raise FedftError(Code.MEMBER_REVOKED, f"the identity {member.hex()[:16]} was revoked")
             if member not in self.trusted:
                 raise FedftError(
-                    "FEDFT-8803",
+                    Code.MEMBER_UNKNOWN,
                     f"the identity {member.hex()[:16]} is unknown here",
                     hint="pin the site's public key before taking part with it",
                 )
@@ -53,5 +54,6 @@ def verify(identity: bytes, signature: bytes, statement: bytes) -> None:
         Ed25519PublicKey.from_public_bytes(identity).verify(signature, statement)
     except (InvalidSignature, ValueError):
         raise FedftError(
-            "FEDFT-8808", f"a signature is not that of the identity {identity.hex()[:16]}"
+            Code.MEMBER_KEY_INVALID,
+            f"a signature is not that of the identity {identity.hex()[:16]}",
         ) from None

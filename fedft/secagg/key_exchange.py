@@ -8,6 +8,7 @@ from collections.abc import Container, Sized
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.advertisements import check_advertisement, check_distinct
 from fedft.secagg.decode import decode_roster, decode_shares
@@ -71,12 +72,14 @@ class KeyExchange:
         self._expect_phase(not self.cohort, "shares")
         self.session.expect(shares.session)
         if member not in roster.advertisements:
-            raise FedftError("FEDFT-8812", f"client {member} is not in the roster")
+            raise FedftError(Code.COHORT_GREW, f"client {member} is not in the roster")
         _expect_first(member, self._shares)
         size = 2 * self.session.rounds * SHARE_BYTES + TAG_BYTES
         sizes = {len(sealed) for sealed in shares.sealed.values()}
         if set(shares.sealed) != set(roster.members) - {member} or sizes != {size}:
-            raise FedftError("FEDFT-8811", f"client {member} has not sealed one share for each other client")
+            raise FedftError(
+                Code.COHORT_LIST_INVALID, f"client {member} has not sealed one share for each other client"
+            )
         self._shares[member] = shares
 
     def close_shares(self) -> tuple[int, ...]:
@@ -121,24 +124,26 @@ class KeyExchange:
             }
             exchange.cohort = tuple(int(member) for member in facts["cohort"])
         except (ValueError, KeyError, TypeError, FedftError) as error:
-            raise FedftError("FEDFT-8825", f"not the state of this key exchange: {error}") from None
+            raise FedftError(
+                Code.SECAGG_STATE_DAMAGED, f"not the state of this key exchange: {error}"
+            ) from None
         return exchange
 
     def _roster(self) -> Roster:
         if self.roster is None:
-            raise FedftError("FEDFT-8810", "the keys are not complete yet")
+            raise FedftError(Code.OUT_OF_TURN, "the keys are not complete yet")
         return self.roster
 
     def _expect_phase(self, good: bool, what: str) -> None:
         if not good:
-            raise FedftError("FEDFT-8810", f"the step for {what} is over, or has not begun")
+            raise FedftError(Code.OUT_OF_TURN, f"the step for {what} is over, or has not begun")
 
 
 def expect_going_on(members: Sized, session: Session, did: str) -> None:
     """Raise FEDFT-8822 when fewer members than the threshold got through a step."""
     if len(members) < session.threshold:
         raise FedftError(
-            "FEDFT-8822",
+            Code.TOO_FEW_SURVIVORS,
             f"{len(members)} of {len(session.members)} clients {did}, the threshold is {session.threshold}",
             hint="the round is lost and nothing of it is revealed; go on with the next one",
         )
@@ -146,7 +151,7 @@ def expect_going_on(members: Sized, session: Session, did: str) -> None:
 
 def _expect_first(member: int, seen: Container[int]) -> None:
     if member in seen:
-        raise FedftError("FEDFT-8821", f"client {member} has answered this step already")
+        raise FedftError(Code.ANSWERED_ALREADY, f"client {member} has answered this step already")
 
 
 def _text(data: bytes) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.client_state import public
 from fedft.secagg.cohort import Cohort
@@ -55,7 +56,7 @@ class MaskedSum:
 
     def __init__(self, exchange: KeyExchange, round: int, payload: Payload) -> None:
         if exchange.roster is None or not exchange.cohort:
-            raise FedftError("FEDFT-8810", "the key exchange is not finished")
+            raise FedftError(Code.OUT_OF_TURN, "the key exchange is not finished")
         self.session = exchange.session
         self.roster = exchange.roster
         self.round = round
@@ -120,7 +121,7 @@ class MaskedSum:
         self._expect_first_of(member, self.survivors, self.replies)
         if not set(reply.shares) <= set(self.cohort):
             raise FedftError(
-                "FEDFT-8811", f"client {member} sent shares of clients that are not in the cohort"
+                Code.COHORT_LIST_INVALID, f"client {member} sent shares of clients that are not in the cohort"
             )
         self.replies[member] = dict(reply.shares)
 
@@ -180,15 +181,15 @@ class MaskedSum:
     def _expect_message(self, session: bytes, round: int, in_turn: bool) -> None:
         self.session.expect(session)
         if round != self.round:
-            raise FedftError("FEDFT-8809", f"the message is of round {round}, this is {self.round}")
+            raise FedftError(Code.SESSION_MISMATCH, f"the message is of round {round}, this is {self.round}")
         self._expect_turn(in_turn)
 
     def _expect_turn(self, in_turn: bool) -> None:
         if not in_turn:
-            raise FedftError("FEDFT-8810", f"this step of round {self.round} is over, or has not begun")
+            raise FedftError(Code.OUT_OF_TURN, f"this step of round {self.round} is over, or has not begun")
 
     def _expect_first_of(self, member: int, allowed: tuple[int, ...], seen: Container[int]) -> None:
         if member not in allowed:
-            raise FedftError("FEDFT-8812", f"client {member} has no part in this step")
+            raise FedftError(Code.COHORT_GREW, f"client {member} has no part in this step")
         if member in seen:
-            raise FedftError("FEDFT-8821", f"client {member} has answered this step already")
+            raise FedftError(Code.ANSWERED_ALREADY, f"client {member} has answered this step already")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.key_exchange import KeyExchange
 from fedft.secagg.masked_sum import MaskedSum
@@ -60,7 +61,9 @@ def masked_sum_from_bytes(data: bytes, exchange: KeyExchange) -> MaskedSum:
             for holder, reply in facts["replies"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError, FedftError) as error:
-        raise FedftError("FEDFT-8825", f"not the state of a round of this session: {error}") from None
+        raise FedftError(
+            Code.SECAGG_STATE_DAMAGED, f"not the state of a round of this session: {error}"
+        ) from None
     return masked_sum
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.shamir import combine
 
@@ -34,7 +35,7 @@ def recover(
         if secret is not None and is_right(secret):
             return secret
     raise FedftError(
-        "FEDFT-8823",
+        Code.SECRET_LOST,
         f"{len(holders)} shares do not give client {dealer}'s secret, {threshold} right ones do",
         hint="the client dealt wrong shares, or holders sent wrong ones; the round is lost",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from fedft.codes import Code
 from fedft.errors import FedftError
 from fedft.secagg.binding import bind
 
@@ -65,13 +66,13 @@ class Session:
         )
         if not good:
             raise FedftError(
-                "FEDFT-8801",
+                Code.SESSION_TERMS_INVALID,
                 f"a session of {len(self.members)} members for {self.rounds} rounds from {self.first_round}",
                 hint=f"{MIN_MEMBERS} to {MAX_MEMBERS} distinct members in order, 1 to {MAX_ROUNDS} rounds",
             )
         if not smallest_threshold(len(self.members)) <= self.threshold <= len(self.members):
             raise FedftError(
-                "FEDFT-8802",
+                Code.THRESHOLD_TOO_LOW,
                 f"threshold {self.threshold} for {len(self.members)} members",
                 hint=f"at least {smallest_threshold(len(self.members))}: more than two thirds",
             )
@@ -102,20 +103,22 @@ class Session:
     def place(self, round: int) -> int:
         """Give a round's place among the session's; raises FEDFT-8809 for a round that it does not cover."""
         if not self.first_round <= round < self.first_round + self.rounds:
-            raise FedftError("FEDFT-8809", f"round {round} is none of the session's {self.rounds} rounds")
+            raise FedftError(
+                Code.SESSION_MISMATCH, f"round {round} is none of the session's {self.rounds} rounds"
+            )
         return round - self.first_round
 
     def number_of(self, identity: bytes) -> int:
         """Give a member's number; raises FEDFT-8805 when it is none."""
         if identity not in self.members:
-            raise FedftError("FEDFT-8805", f"identity {identity.hex()[:16]} is no member of the session")
+            raise FedftError(Code.NOT_A_MEMBER, f"identity {identity.hex()[:16]} is no member of the session")
         return self.members.index(identity)
 
     def expect(self, digest: bytes) -> None:
         """Raise FEDFT-8809 unless a message names this session."""
         if digest != self.digest:
             raise FedftError(
-                "FEDFT-8809",
+                Code.SESSION_MISMATCH,
                 f"the message is of session {digest.hex()[:16]}, this is {self.digest.hex()[:16]}",
             )
 
@@ -123,7 +126,8 @@ class Session:
         """Raise FEDFT-8806 for fewer members than the threshold."""
         if len(members) < self.threshold:
             raise FedftError(
-                "FEDFT-8806", f"{len(members)} clients are left, the threshold is {self.threshold}"
+                Code.COHORT_TOO_SMALL,
+                f"{len(members)} clients are left, the threshold is {self.threshold}",
             )
 
     def check_numbers(self, members: Sequence[int]) -> None:
@@ -131,5 +135,6 @@ class Session:
         ascending = all(a < b for a, b in pairwise(members))
         if not ascending or (members and not 0 <= members[0] <= members[-1] < len(self.members)):
             raise FedftError(
-                "FEDFT-8811", "a list of clients is not in order, or names one that does not exist"
+                Code.COHORT_LIST_INVALID,
+                "a list of clients is not in order, or names one that does not exist",
             )
