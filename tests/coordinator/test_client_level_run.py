@@ -91,13 +91,13 @@ def test_the_noise_has_the_scale_of_the_bound_over_the_expected_clients(tmp_path
 def test_an_update_above_the_bound_is_refused_and_harms_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedft.client.worker import worker
+    from fedft.client.worker import training
 
     def lying(config: Any, instruction: Any, delta: Any, manifest: Any) -> Any:
         return {name: array + 1.0 for name, array in delta.items()}, {}
 
-    monkeypatch.setattr(worker, "clip_update", lying)
-    monkeypatch.setattr(worker, "encode_bounded", lambda t, codec, m, c, most: codec.encode(t, m, c))
+    monkeypatch.setattr(training, "clip_update", lying)
+    monkeypatch.setattr(training, "encode_bounded", lambda t, codec, m, c, most: codec.encode(t, m, c))
     with pytest.raises(FedftError, match=r"FEDFT-6102.*FEDFT-5016"):
         _run(tmp_path, **{"codec.name": "dense", "codec.error_feedback": False})
 
@@ -122,10 +122,10 @@ def test_a_bound_that_follows_the_norms_goes_on_after_an_interruption(
 def test_without_the_bit_an_update_does_not_count_where_the_bound_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedft.client.worker import worker
+    from fedft.client.worker import training
 
-    honest = worker.clip_update
-    monkeypatch.setattr(worker, "clip_update", lambda *asked: (honest(*asked)[0], {}))
+    honest = training.clip_update
+    monkeypatch.setattr(training, "clip_update", lambda *asked: (honest(*asked)[0], {}))
     with pytest.raises(FedftError, match=r"FEDFT-6102.*FEDFT-5017"):
         _run(tmp_path, **{"privacy.clip_quantile": 0.5})
 

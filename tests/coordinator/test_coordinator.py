@@ -148,7 +148,7 @@ def _tampering(change, *, client: int = 1):
 
 
 def _with_value(update: Update, value: float) -> Update:
-    manifest = process_worker()._session.manifest
+    manifest = process_worker()._runtime.manifest
     arrays = {name: array.copy() for name, array in decode(update.shards, manifest, CodecContext()).items()}
     next(iter(arrays.values()))[0, 0] = value
     raw = np.concatenate([arrays[t.name].reshape(-1) for t in manifest.tensors]).astype("<f4").tobytes()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fedft.client.worker.private_round as private_round
-import fedft.client.worker.worker as worker_module
+import fedft.client.worker.training as training
 from fedft.client.site.config import SiteConfig
 from fedft.client.site.identity import ClientIdentity
 from fedft.client.worker.worker import Worker
@@ -250,9 +250,9 @@ def test_an_evaluation_of_private_data_is_refused(hub: Hub) -> None:
 def test_a_value_of_private_data_does_not_leave_with_the_update(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checked = worker_module.check_outgoing
+    checked = training.check_outgoing
     monkeypatch.setattr(
-        worker_module,
+        training,
         "check_outgoing",
         lambda report, **terms: checked({**report, "train_loss": 1.0}, **terms),
     )

@@ -1,0 +1,19 @@
+"""Answering the handshake."""
+
+from __future__ import annotations
+
+from fedft.client.site.enforcement import is_private
+from fedft.client.worker.context import InstructionContext
+from fedft.codecs import codec_versions
+from fedft.wire import WIRE_VERSION, Hello
+
+
+class HelloHandler:
+    """Says who the client is, which base model it holds and which codecs it knows."""
+
+    def answer(self, context: InstructionContext) -> Hello:
+        """Return the greeting; a private client does not say how many of its records are of use."""
+        runtime, identity = context.runtime, context.identity
+        private = is_private(runtime.config)
+        examples = 0 if private else len(runtime.client_data(identity.partition).train)
+        return Hello(identity.client, runtime.base_digest, examples, WIRE_VERSION, codec_versions())
