@@ -12,6 +12,7 @@ from fedft.registry import Registry
 
 if TYPE_CHECKING:
     from fedft.adapters.initialisers.interface import Initialiser
+    from fedft.methods.interface import Method
 
 FRAMES: Registry[Initialiser] = Registry(
     "frame initialiser",
@@ -23,4 +24,11 @@ FRAMES: Registry[Initialiser] = Registry(
         "pissa": "fedft.adapters.initialisers.pissa:PISSA",
         "random": "fedft.adapters.initialisers.random:RANDOM",
     },
+)
+
+METHODS: Registry[Method] = Registry(
+    "method",
+    "fedft.methods",
+    "fedft.methods.interface:Method",
+    {"fedsb": "fedft.methods.fedsb:FEDSB"},
 )

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedft.adapters import frozen
-from fedft.adapters.frame import Frame, FrameSet
 from fedft.adapters.head import FullPrecisionHead
+from fedft.adapters.interface import AdapterLayer, Frames, tensor_name
 from fedft.adapters.linear import AdaptedLinear
 from fedft.adapters.shared_input import share_inputs
 from fedft.adapters.targets import refuse_tied
@@ -20,15 +20,15 @@ from fedft.errors import Code, FedftError
 class AdapterHandle:
     """The adapters of one model: their state in, their state out, and the way back.
 
-    A state maps names to float32 CPU tensors: R, ``(r, r)``, under the name of its module, and each extra
+    A state maps names to float32 CPU tensors: each layer's trained parts (``tensor_name``), and each extra
     trainable parameter under its own name. Made by ``attach``.
     """
 
-    def __init__(self, model: nn.Module, frames: FrameSet, extra_trainable: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, frames: Frames, extra_trainable: Sequence[str]) -> None:
         # Everything that can be refused is refused before the model is touched.
         self.originals = _checked_modules(model, frames)
         extras = _matching_parameters(model, extra_trainable, frames)
-        self.layers = {name: _adapted(name, self.originals[name], frame) for name, frame in frames.items()}
+        self.layers = {name: _adapted(name, self.originals[name], frames) for name in frames}
         self.model = model
         self.frames = frames
         self._requires_grad = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -37,17 +37,17 @@ class AdapterHandle:
         self._head = FullPrecisionHead(model, extras)
         for name, layer in self.layers.items():
             _replace(model, name, layer)
-        share_inputs(self.layers)
+        share_inputs({name: x for name, x in self.layers.items() if isinstance(x, AdaptedLinear)})
         self._attached = True
 
     @property
     def names(self) -> list[str]:
-        """Names of the state's tensors: the adapted modules, then the extra parameters."""
-        return [*self.layers, *self._head.parameters]
+        """Names of the state's tensors: those of the adapted modules, then the extra parameters."""
+        return [*self._parts(), *self._head.parameters]
 
     @property
     def extra_names(self) -> list[str]:
-        """Names of the trainable parameters besides the R's, such as a classification head."""
+        """Names of the trainable parameters besides the adapters', such as a classification head."""
         return list(self._head.parameters)
 
     def named_trainable_parameters(self) -> dict[str, nn.Parameter]:
@@ -58,7 +58,7 @@ class AdapterHandle:
 
         """
         self._require_attached()
-        found = {name: layer.R for name, layer in self.layers.items()} | self._head.parameters
+        found = self._parts() | self._head.parameters
         for name, parameter in found.items():
             if parameter.dtype != torch.float32:
                 raise FedftError(
@@ -72,12 +72,12 @@ class AdapterHandle:
         """Return every trainable parameter, in the order of ``names``."""
         return list(self.named_trainable_parameters().values())
 
-    def r_state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor]:
         """Return a copy of the state, float32 on the CPU."""
         parameters = self.named_trainable_parameters()
         return {name: p.detach().to("cpu", torch.float32, copy=True) for name, p in parameters.items()}
 
-    def load_r(self, state: Mapping[str, Tensor]) -> None:
+    def load(self, state: Mapping[str, Tensor]) -> None:
         """Set the state; all of it is checked before any of it is written.
 
         Raises:
@@ -114,19 +114,26 @@ class AdapterHandle:
             parameter.requires_grad_(self._requires_grad[name])
         self._attached = False
 
+    def _parts(self) -> dict[str, nn.Parameter]:
+        return {
+            tensor_name(name, part): parameter
+            for name, layer in self.layers.items()
+            for part, parameter in layer.trainable().items()
+        }
+
     def _require_attached(self) -> None:
         if not self._attached:
             raise FedftError(Code.ATTACHMENT_STATE, "the adapters have been detached from the model")
 
 
-def attach(model: nn.Module, frames: FrameSet, *, extra_trainable: Sequence[str] = ()) -> AdapterHandle:
+def attach(model: nn.Module, frames: Frames, *, extra_trainable: Sequence[str] = ()) -> AdapterHandle:
     """Freeze the model and put an adapter on every module that the frames name.
 
     Args:
         model: changed in place, in its final dtype and on its final device.
         frames: by module name.
-        extra_trainable: names or shell patterns of parameters trained besides R (``classifier`` means
-            everything under it); they are kept, computed and exchanged in float32.
+        extra_trainable: names or shell patterns of parameters trained besides the adapters (``classifier``
+            means everything under it); they are kept, computed and exchanged in float32.
 
     Raises:
         FedftError: FEDFT-2110 (no such module, or one that cannot be adapted), FEDFT-2113 (tied),
@@ -136,8 +143,8 @@ def attach(model: nn.Module, frames: FrameSet, *, extra_trainable: Sequence[str]
     return AdapterHandle(model, frames, extra_trainable)
 
 
-def _checked_modules(model: nn.Module, frames: FrameSet) -> dict[str, nn.Module]:
-    if any(isinstance(module, AdaptedLinear) for module in model.modules()):
+def _checked_modules(model: nn.Module, frames: Frames) -> dict[str, nn.Module]:
+    if any(isinstance(module, AdapterLayer) for module in model.modules()):
         raise FedftError(
             Code.ATTACHMENT_STATE, "the model carries adapters already", hint="detach them first"
         )
@@ -156,7 +163,7 @@ def _checked_modules(model: nn.Module, frames: FrameSet) -> dict[str, nn.Module]
     return {name: modules[name] for name in frames}
 
 
-def _matching_parameters(model: nn.Module, patterns: Sequence[str], frames: FrameSet) -> list[str]:
+def _matching_parameters(model: nn.Module, patterns: Sequence[str], frames: Frames) -> list[str]:
     names = [name for name, _ in model.named_parameters()]
     chosen: set[str] = set()
     for pattern in patterns:
@@ -176,19 +183,9 @@ def _matching_parameters(model: nn.Module, patterns: Sequence[str], frames: Fram
     return sorted(chosen)
 
 
-def _adapted(name: str, module: nn.Module, frame: Frame) -> AdaptedLinear:
-    if not frame.residual:
-        return AdaptedLinear(module, frame).train(module.training)
-    if not frozen.is_plain(module):
-        raise FedftError(
-            Code.MODULE_NOT_ADAPTABLE,
-            f"{name}: a residual frame changes the base weight, which {type(module).__name__} cannot take",
-            hint="use lora-sb, lora-xs or random on a quantised base",
-        )
-    weight = frozen.dense_weight(module)
-    residual = weight.double() - frame.delta(frame.r0).to(weight.device)
-    base = frozen.with_weight(module, residual.to(weight.dtype))
-    return AdaptedLinear(base, frame).train(module.training)
+def _adapted(name: str, module: nn.Module, frames: Frames) -> AdapterLayer:
+    layer: AdapterLayer = frames[name].adapt(name, module)
+    return layer.train(module.training)
 
 
 def _check_value(name: str, value: Tensor, parameter: nn.Parameter) -> None:

@@ -1,18 +1,21 @@
-"""Frames: the frozen A and B of an adapted layer, and the ordered set of them that a run shares."""
+"""Square frames: the frozen A and B around a trained R, and the ordered set of them that a run shares."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fedft.adapters import frozen
+from fedft.adapters.interface import LayerFrames
+from fedft.adapters.linear import AdaptedLinear
 from fedft.errors import Code, FedftError
 
 ORTHONORMALITY_TOLERANCE = 1e-6
@@ -92,34 +95,48 @@ class Frame:
         """Bytes of B, A and R0."""
         return 4 * (self.b.numel() + self.a.numel() + self.r0.numel())
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """R is the only trained tensor and goes by the name of its module."""
+        return ("",)
+
+    def adapt(self, name: str, module: nn.Module) -> AdaptedLinear:
+        """Put R between A and B on a module; a residual frame needs one with a plain weight (FEDFT-2110)."""
+        if not self.residual:
+            return AdaptedLinear(module, self)
+        if not frozen.is_plain(module):
+            raise FedftError(
+                Code.MODULE_NOT_ADAPTABLE,
+                f"{name}: a residual frame changes the weight, which {type(module).__name__} cannot take",
+                hint="use lora-sb, lora-xs or random on a quantised base",
+            )
+        weight = frozen.dense_weight(module)
+        residual = weight.double() - self.delta(self.r0).to(weight.device)
+        return AdaptedLinear(frozen.with_weight(module, residual.to(weight.dtype)), self)
+
+    def base_values(self) -> dict[str, Tensor]:
+        """Return R = 0, or R0 where the residual base lacks ``scale * B R0 A``."""
+        return {"": self.r0.clone() if self.residual else torch.zeros_like(self.r0)}
+
     def delta(self, r: Tensor) -> Tensor:
-        """Return the weight change ``scale * B r A``, ``(out, in)`` float64 on the CPU."""
+        """Return ``scale * B r A``, ``(out, in)`` float64 on the CPU."""
         return self.scale * (self.b.double() @ r.detach().cpu().double() @ self.a.double())
 
+    def change(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return the change of the module's own weight, ``(out, in)`` float64 on the CPU."""
+        return self.delta(self._moved(values))
 
-class FrameSet(Mapping[str, Frame]):
-    """The frames of a run by the name of their module, in the order of the names.
+    def factors(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return A and ``scale * B R``; with a residual base ``scale * B (R - R0)``."""
+        return self.a, (self.scale * self.b.double() @ self._moved(values).double()).float()
 
-    Raises:
-        FedftError: FEDFT-2101 when there is no frame or a name is empty.
+    def _moved(self, values: Mapping[str, Tensor]) -> Tensor:
+        r = values[""]
+        return r - self.r0 if self.residual else r
 
-    """
 
-    def __init__(self, frames: Mapping[str, Frame]) -> None:
-        if not frames or "" in frames:
-            raise FedftError(
-                Code.FRAME_MALFORMED, f"a frame set needs named frames, got names {sorted(frames)}"
-            )
-        self._frames = {name: frames[name] for name in sorted(frames)}
-
-    def __getitem__(self, name: str) -> Frame:
-        return self._frames[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._frames)
-
-    def __len__(self) -> int:
-        return len(self._frames)
+class FrameSet(LayerFrames[Frame]):
+    """The square frames of a run, encoded as safetensors."""
 
     @property
     def nbytes(self) -> int:
@@ -146,16 +163,6 @@ class FrameSet(Mapping[str, Frame]):
             for matrix in (frame.b, frame.a, frame.r0):
                 sha.update(matrix.numpy().astype("<f4", copy=False).tobytes())
         return sha.hexdigest()
-
-    def require_digest(self, expected: str) -> None:
-        """Refuse to go on with frames other than the run's (FEDFT-2103)."""
-        found = self.digest()
-        if found != expected:
-            raise FedftError(
-                Code.FRAME_DIGEST_MISMATCH,
-                f"frame digest mismatch: run expects {expected[:16]}…, this machine has {found[:16]}…",
-                hint="the base model, the seed or the adapter's configuration differs",
-            )
 
     def to_bytes(self) -> bytes:
         """Encode as a safetensors file; equal frame sets give equal bytes."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from fedft.adapters import frozen
-from fedft.adapters.frame import Frame
+from fedft.adapters.interface import AdapterLayer
 from fedft.errors import Code, FedftError
+
+if TYPE_CHECKING:
+    from fedft.adapters.frame import Frame
 
 
 class PerSampleSink(Protocol):
@@ -32,7 +35,7 @@ class InputProjection(Protocol):
         """Return u, ``(n, r)``, or None when the layer is to compute it alone."""
 
 
-class AdaptedLinear(nn.Module):
+class AdaptedLinear(AdapterLayer):
     """A frozen linear module with a square adapter: ``y = W x + s B R A x`` (LoRA-SB, arXiv 2411.19557).
 
     Args:
@@ -70,6 +73,15 @@ class AdaptedLinear(nn.Module):
         self.per_sample_sink: PerSampleSink | None = None
         self.shared: InputProjection | None = None
         self.slot = 0
+
+    @property
+    def per_sample_parameter(self) -> nn.Parameter:
+        """What the sink's u and v give the gradient of: R."""
+        return self.R
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return R, which goes by the name of its module."""
+        return {"": self.R}
 
     @property
     def weight(self) -> Tensor:

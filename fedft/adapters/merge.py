@@ -11,7 +11,7 @@ from fedft.errors import Code, FedftError
 
 
 def merge(handle: AdapterHandle) -> nn.Module:
-    """Add each ``s B R A`` to its float32 weight, take the adapters off and return the plain model.
+    """Add each layer's change to its float32 weight, take the adapters off and return the plain model.
 
     Extra trainable parameters keep their trained values. All weights are checked before one is changed.
 
@@ -22,10 +22,9 @@ def merge(handle: AdapterHandle) -> nn.Module:
     """
     for name, module in handle.originals.items():
         _require_float32(name, module)
-    state = handle.r_state()
+    frames, state = handle.frames, handle.state()
     for name, module in handle.originals.items():
-        frame = handle.frames[name]
-        change = frame.delta(state[name] - frame.r0 if frame.residual else state[name])
+        change = frames[name].change(frames.values_of(name, state))
         weight = frozen.dense_weight(module)
         weight.copy_(weight.double() + change.to(weight.device))
     handle.release()

@@ -20,9 +20,9 @@ _PREFIX = "base_model.model."
 def export_peft(handle: AdapterHandle, folder: Path, *, base_model: str, task_type: TaskType) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors`` for ``PeftModel.from_pretrained``.
 
-    ``lora_B = s B R`` and ``lora_A = A`` with ``alpha = r``, so that PEFT's own factor is 1. A frame with a
-    residual base is written as its change, ``s B (R - R0)``, against the original base. Modules whose
-    parameters were trained besides the adapters go into ``modules_to_save``.
+    ``lora_B lora_A`` is the change of the original weight, with ``alpha = r``, so that PEFT's factor is 1. A
+    layer of lower rank than the others is padded with zeros. Modules whose parameters were trained besides
+    the adapters go into ``modules_to_save``.
 
     Args:
         handle: attached adapters with the state to write.
@@ -34,13 +34,14 @@ def export_peft(handle: AdapterHandle, folder: Path, *, base_model: str, task_ty
         FedftError: FEDFT-2115 when the handle is detached.
 
     """
-    state = handle.r_state()
-    rank = max(frame.rank for frame in handle.frames.values())
+    frames, state = handle.frames, handle.state()
+    factors = {name: frame.factors(frames.values_of(name, state)) for name, frame in frames.items()}
+    rank = max(len(lora_a) for lora_a, _ in factors.values())
     tensors: dict[str, Tensor] = {}
-    for name in handle.frames:
-        lora_a, lora_b = _lora_factors(handle, name, state[name], rank)
-        tensors[f"{_PREFIX}{name}.lora_A.weight"] = lora_a
-        tensors[f"{_PREFIX}{name}.lora_B.weight"] = lora_b
+    for name, (lora_a, lora_b) in factors.items():
+        missing = rank - len(lora_a)
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = F.pad(lora_a, (0, 0, 0, missing))
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = F.pad(lora_b, (0, missing)).contiguous()
     saved = _saved_modules(handle.model, handle.extra_names)
     for module in saved:
         for name, value in handle.model.get_submodule(module).state_dict(prefix=f"{module}.").items():
@@ -49,15 +50,6 @@ def export_peft(handle: AdapterHandle, folder: Path, *, base_model: str, task_ty
     safetensors.torch.save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = _config(handle, base_model, task_type, rank, saved)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def _lora_factors(handle: AdapterHandle, name: str, r: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Return A and ``s B R``; a frame of lower rank than the adapter's is padded with zeros."""
-    frame = handle.frames[name]
-    change = (r - frame.r0 if frame.residual else r).double()
-    lora_b = (frame.scale * frame.b.double() @ change).float()
-    missing = rank - frame.rank
-    return F.pad(frame.a, (0, 0, 0, missing)), F.pad(lora_b, (0, missing)).contiguous()
 
 
 def _saved_modules(model: nn.Module, extra_names: list[str]) -> list[str]:

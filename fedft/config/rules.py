@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedft.registries import METHODS
+
 if TYPE_CHECKING:
     from fedft.config.schema import RunConfig
 
@@ -29,6 +31,7 @@ class ContradictionError(ValueError):
 
 def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     """Yield everything in which a configuration contradicts itself."""
+    yield from METHODS.get(config.method).contradictions(config)
     yield from _model(config)
     yield from _training(config)
     yield from _rounds(config)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fedft.config.rules import ContradictionError, contradictions
+from fedft.errors import FedftError
+from fedft.registries import METHODS
 
 
 class Section(BaseModel):
@@ -23,6 +25,16 @@ def _split(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+
+
+def _method(name: str) -> str:
+    try:
+        return METHODS.require(name)
+    except FedftError as error:
+        raise ValueError(error.message) from None
+
+
+MethodName = Annotated[str, AfterValidator(_method), Field(json_schema_extra={"enum": list(METHODS)})]
 
 
 class ModelSection(Section):
@@ -278,6 +290,10 @@ class RunConfig(Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="short name")
     seed: int = Field(17, ge=0, lt=2**63, description="all randomness but privacy noise derives from it")
+    method: MethodName = Field(
+        "fedsb",
+        description="the federated method; fedsb: square matrices R in a frozen frame, averaged exactly",
+    )
     model: ModelSection = ModelSection()
     task: TaskSection = TaskSection()
     data: DataSection = DataSection()

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from flwr.app import MessageType
 from flwr.serverapp import Grid
 
-from fedft.adapters import FrameSet
+from fedft.adapters import Frames
 from fedft.adapters.initialisers import DP_SKETCH
 from fedft.aggregation import RoundAggregator
 from fedft.codecs import Manifest, state_digest
@@ -112,7 +112,7 @@ class Coordinator:
             before, step = step.state, self._round(number, before, step)
         return self._finish(step.state)
 
-    def _build_frames(self, runtime: ModelRuntime) -> FrameSet:
+    def _build_frames(self, runtime: ModelRuntime) -> Frames:
         if self.config.adapter.initialiser != DP_SKETCH:
             return runtime.build_frames()
         self.observe(PhaseStarted(0, "frame"))

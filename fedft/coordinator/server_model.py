@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fedft.adapters import FrameSet
+from fedft.adapters import Frames
 from fedft.config import RunConfig
 from fedft.config.load import to_json
 from fedft.store import RunStore
@@ -38,7 +38,7 @@ def prepare_model(
     config: RunConfig,
     store: RunStore,
     frame_digest: str = "",
-    build: Callable[[ModelRuntime], FrameSet] = ModelRuntime.build_frames,
+    build: Callable[[ModelRuntime], Frames] = ModelRuntime.build_frames,
 ) -> ServerModel:
     """Load the base model and build its frame, or read the frame that the run has used so far.
 
@@ -51,7 +51,7 @@ def prepare_model(
     """
     runtime = ModelRuntime(config)
     if frame_digest:
-        frames = FrameSet.from_bytes(store.read_frame(frame_digest))
+        frames = runtime.method.read_frames(store.read_frame(frame_digest))
         frames.require_digest(frame_digest)
     else:
         frames = build(runtime)

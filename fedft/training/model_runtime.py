@@ -11,23 +11,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedft.adapters import (
-    AdapterHandle,
-    FrameSet,
-    SampleGradients,
-    attach,
-    build_frames,
-    get_initialiser,
-    resolve_targets,
-)
+from fedft.adapters import AdapterHandle, Frames, SampleGradients, attach, resolve_targets
 from fedft.adapters.frozen import shape_of
-from fedft.adapters.initialisers import DP_SKETCH
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
 from fedft.data.report import DataReport
 from fedft.errors import Code, FedftError
+from fedft.methods import Method
 from fedft.models.load import BaseModel, load_base
+from fedft.registries import METHODS
 from fedft.tensors import Arrays
 from fedft.training import seeds
 from fedft.training.client_records import ClientRecords, load_records_of
@@ -65,6 +58,7 @@ class ModelRuntime:
     def __init__(self, config: RunConfig) -> None:
         torch.set_num_threads(config.simulation.threads)
         self.config = config
+        self.method: Method = METHODS.get(config.method)
         self._memory = MemoryWatch(config.model.device)
         self.base: BaseModel = load_base(config.model, config.task, config.seed)
         self.task: Task[Any] = make_task(config, self.base.tokenizer)
@@ -83,8 +77,7 @@ class ModelRuntime:
     @property
     def frame_is_reproducible(self) -> bool:
         """Whether every machine computes the same frame bit for bit, so that it need not be shipped."""
-        name = self.config.adapter.initialiser
-        return name != DP_SKETCH and get_initialiser(name).reproducible
+        return self.method.frame_facts(self.config).reproducible
 
     @property
     def adapters(self) -> AdapterHandle:
@@ -103,33 +96,17 @@ class ModelRuntime:
         self._detach()
         return {name: shape_of(self.base.model.get_submodule(name)) for name in self._targets()}
 
-    def build_frames(self) -> FrameSet:
+    def build_frames(self) -> Frames:
         """Make the run's frames from the configuration; the model is left without adapters.
 
         Raises:
             FedftError: FEDFT-2106 for a dp-sketch frame, which the clients make; what building raises.
 
         """
-        adapter = self.config.adapter
-        if adapter.initialiser == DP_SKETCH:
-            raise FedftError(
-                Code.INITIALISER_INPUT_MISSING,
-                "a dp-sketch frame comes from the clients' sketches alone",
-                hint="choose another adapter.initialiser where there are no clients",
-            )
         self._detach()
-        return build_frames(
-            self.base.model,
-            self._targets(),
-            initialiser=adapter.initialiser,
-            rank=adapter.rank,
-            scale=adapter.scale,
-            seed=self.config.seed,
-            gradients=self._public_gradients() if adapter.initialiser == "lora-sb" else None,
-            eta=adapter.eta,
-        )
+        return self.method.build_frames(self.base.model, self._targets(), self.config, self._public_gradients)
 
-    def attach(self, frames: FrameSet) -> None:
+    def attach(self, frames: Frames) -> None:
         """Put adapters on the model, the head's parameters among them if they are trained."""
         self._detach()
         head = self.base.head if self.config.adapter.train_head else ()
@@ -145,27 +122,22 @@ class ModelRuntime:
         """
         if self._frame_digest == digest:
             return
-        frames = FrameSet.from_bytes(frame) if frame else self.build_frames()
+        frames = self.method.read_frames(frame) if frame else self.build_frames()
         frames.require_digest(digest)
         self.attach(frames)
 
     def state(self) -> Arrays:
-        """Return a copy of what is exchanged: every R, and the head, float32."""
-        return {name: value.numpy() for name, value in self.adapters.r_state().items()}
+        """Return a copy of what is exchanged, the head included, float32."""
+        return {name: value.numpy() for name, value in self.adapters.state().items()}
 
     def base_state(self) -> Arrays:
-        """Return the state in which the model computes exactly what the base does: R = 0.
-
-        A frame that changed the base weight (``pissa``) gives the base back at R0 instead.
-        """
-        frames = self.adapters.frames
-        start = frames.initial_state()
-        plain = {name: start[name] * float(frame.residual) for name, frame in frames.items()}
-        return {name: plain[name].numpy() if name in plain else value for name, value in self.state().items()}
+        """Return the state in which the model computes exactly what the base does."""
+        plain = {name: value.numpy() for name, value in self.adapters.frames.base_state().items()}
+        return self.state() | plain
 
     def load(self, state: Arrays) -> None:
         """Set what is exchanged."""
-        self.adapters.load_r({name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in state.items()})
+        self.adapters.load({name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in state.items()})
 
     # -- training ------------------------------------------------------------------------------------
 
@@ -220,7 +192,7 @@ class ModelRuntime:
         )
 
     def trainable(self, *, head_only: bool = False) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """Return the head's parameters and the matrices R; the latter rest if only a head is trained."""
+        """Return the head's parameters and the adapters'; the latter rest if only a head is trained."""
         parameters = self.adapters.named_trainable_parameters()
         head = [parameters[name] for name in self.adapters.extra_names]
         matrices = [value for name, value in parameters.items() if name not in self.adapters.extra_names]
@@ -297,8 +269,9 @@ class ModelRuntime:
     def count_trainable(self) -> int:
         """Return how many parameters a run of this configuration trains; needs no frame."""
         head = self.base.head if self.config.adapter.train_head else ()
-        matrices = len(self._targets()) * self.config.adapter.rank**2
-        return matrices + sum(self.base.model.get_parameter(name).numel() for name in head)
+        rank, shapes = self.config.adapter.rank, self.target_shapes().values()
+        adapters = sum(self.method.trained_elements(shape, rank) for shape in shapes)
+        return adapters + sum(self.base.model.get_parameter(name).numel() for name in head)
 
     def _targets(self) -> list[str]:
         patterns = self.config.adapter.targets

@@ -39,7 +39,7 @@ def attached(make: object, initialiser: str = "random", **options: object) -> Ad
 
 def random_state(handle: AdapterHandle, seed: int = 0) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {k: torch.randn(v.shape, generator=generator) * 0.3 for k, v in handle.r_state().items()}
+    return {k: torch.randn(v.shape, generator=generator) * 0.3 for k, v in handle.state().items()}
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert, tiny_roberta])
@@ -70,10 +70,10 @@ def test_only_r_and_the_named_head_are_trainable(make: object) -> None:
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert])
 def test_gradient_of_r_is_the_projected_gradient_of_the_full_weight(make: object, initialiser: str) -> None:
     handle = attached(make, initialiser)
-    handle.load_r(random_state(handle))
+    handle.load(random_state(handle))
     per_sample_loss(handle.model, tokens()).mean().backward()
     found = {name: layer.R.grad for name, layer in handle.layers.items()}
-    frames, state = handle.frames, handle.r_state()
+    frames, state = handle.frames, handle.state()
     model = handle.detach()
     for name, frame in frames.items():  # the same function with dense weights
         change = frame.delta(state[name] - frame.r0 if frame.residual else state[name]).float()
@@ -105,7 +105,7 @@ def test_detach_gives_back_the_model_bit_for_bit(make: object, initialiser: str)
     modules = {name: id(module) for name, module in model.named_modules()}
     head = ["classifier"] if make in CLASSIFIERS else []
     handle = attach(model, frames_for(model, initialiser), extra_trainable=head)
-    handle.load_r(random_state(handle))
+    handle.load(random_state(handle))
     assert handle.detach() is model
     assert {name: id(module) for name, module in model.named_modules()} == modules
     assert [p.requires_grad for p in model.parameters()] == wanted
@@ -134,20 +134,20 @@ def test_the_residual_base_is_not_written_into_the_model() -> None:
 def test_the_state_goes_out_and_in_unchanged() -> None:
     handle = attached(tiny_bert, extra_trainable=["classifier"])
     state = random_state(handle)
-    handle.load_r(state)
-    again = handle.r_state()
+    handle.load(state)
+    again = handle.state()
     assert list(again) == handle.names
     assert all(torch.equal(again[name], state[name]) for name in state)
     again["classifier.bias"].zero_()
-    assert torch.equal(handle.r_state()["classifier.bias"], state["classifier.bias"])
+    assert torch.equal(handle.state()["classifier.bias"], state["classifier.bias"])
     assert all(value.dtype == torch.float32 and value.device.type == "cpu" for value in again.values())
 
 
 def test_a_fresh_handle_holds_the_frames_initial_state() -> None:
     handle = attached(tiny_llama, "lora-sb")
-    state = handle.r_state()
+    state = handle.state()
     assert all(torch.equal(state[name], r0) for name, r0 in handle.frames.initial_state().items())
-    handle.load_r({name: value + 1 for name, value in state.items()})
+    handle.load({name: value + 1 for name, value in state.items()})
     assert torch.equal(handle.frames.initial_state()[handle.names[0]], state[handle.names[0]])
 
 
@@ -164,11 +164,11 @@ def test_a_fresh_handle_holds_the_frames_initial_state() -> None:
 )
 def test_a_state_that_does_not_fit_changes_nothing(change: object, code: str) -> None:
     handle = attached(tiny_llama, "lora-sb")
-    before, state = handle.r_state(), random_state(handle)
+    before, state = handle.state(), random_state(handle)
     change(state)
     with pytest.raises(FedftError, match=f"FEDFT-{code}"):
-        handle.load_r(state)
-    after = handle.r_state()
+        handle.load(state)
+    after = handle.state()
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
@@ -203,8 +203,8 @@ def test_in_a_bfloat16_model_the_head_trains_and_travels_in_float32() -> None:
     original = model.classifier.dense.weight.detach().clone()
     handle = attach(model, frames_for(model), extra_trainable=["classifier"])
     state = random_state(handle)
-    handle.load_r(state)
-    assert all(torch.equal(value, state[name]) for name, value in handle.r_state().items())
+    handle.load(state)
+    assert all(torch.equal(value, state[name]) for name, value in handle.state().items())
     logits = model(input_ids=tokens()).logits
     assert logits.dtype == torch.float32
     logits.sum().backward()
@@ -233,7 +233,7 @@ def test_attaching_twice_or_using_a_detached_handle_is_refused() -> None:
     with pytest.raises(FedftError, match="FEDFT-2115"):
         attach(handle.model, handle.frames)
     handle.detach()
-    for use in (handle.detach, handle.r_state, handle.trainable_parameters, lambda: handle.load_r({})):
+    for use in (handle.detach, handle.state, handle.trainable_parameters, lambda: handle.load({})):
         with pytest.raises(FedftError, match="FEDFT-2115"):
             use()
 

@@ -16,13 +16,13 @@ def test_the_merged_model_computes_what_the_adapted_one_did(make: object, initia
     names = set(model.state_dict())
     head = ["classifier"] if make in CLASSIFIERS else []
     handle = attach(model, frames_for(model, initialiser, scale=0.5), extra_trainable=head)
-    handle.load_r(random_state(handle))
+    handle.load(random_state(handle))
     expected = model(input_ids=tokens()).logits
     assert merge(handle) is model
     assert set(model.state_dict()) == names
     torch.testing.assert_close(model(input_ids=tokens()).logits, expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(FedftError, match="FEDFT-2115"):
-        handle.r_state()
+        handle.state()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

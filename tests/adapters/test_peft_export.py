@@ -21,7 +21,7 @@ def trained(make: object, initialiser: str = "random") -> tuple[AdapterHandle, T
     model = make()
     head = ["classifier"] if make in CLASSIFIERS else []
     handle = attach(model, frames_for(model, initialiser, scale=0.5), extra_trainable=head)
-    handle.load_r(random_state(handle))
+    handle.load(random_state(handle))
     return handle, model(input_ids=tokens()).logits.detach()
 
 
@@ -80,7 +80,7 @@ def test_frames_of_several_ranks_are_exported(tmp_path: Path) -> None:
     small = build_frames(model, ["model.layers.0.mlp.up_proj"], initialiser="random", rank=2)
     large = build_frames(model, ["model.layers.1.self_attn.q_proj"], initialiser="random", rank=7)
     handle = attach(model, FrameSet({**small, **large}))
-    handle.load_r(random_state(handle))
+    handle.load(random_state(handle))
     expected = model(input_ids=tokens()).logits
     export_peft(handle, tmp_path, base_model="base", task_type="CAUSAL_LM")
     assert (peft_logits(tiny_llama(), tmp_path) - expected).abs().max() <= 1e-5

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedft.adapters.initialisers import DP_SKETCH, get_initialiser
 from fedft.client.site.config import SiteConfig
 from fedft.client.site.folders import checked_name, state_folder
 from fedft.client.site.identity import ClientIdentity
@@ -25,6 +24,7 @@ from fedft.privacy.site.policy import (
     SitePolicy,
     load_policy,
 )
+from fedft.registries import METHODS
 from fedft.training.model_runtime import ModelRuntime
 from fedft.wire import Instruction, InstructionKind
 
@@ -142,7 +142,7 @@ class PolicyEnforcer:
             dataset=self.dataset,
             base_digest=runtime.base_digest,
             frame_digest=instruction.model.frame_digest,
-            initialiser=config.adapter.initialiser,
+            initialiser=runtime.method.frame_facts(config).name,
             codec=codec_from_spec(codecs[0]).name if codecs else config.codec.name,
             private=is_private(config),
             epsilon=config.privacy.epsilon,
@@ -159,12 +159,11 @@ def is_private(config: RunConfig) -> bool:
 
 def refuse_private_frame(config: RunConfig, frame: bytes) -> None:
     """Refuse to compute a frame from gradients here: its digest would leave, unaccounted for (FEDFT-8322)."""
-    name = config.adapter.initialiser
-    reads_data = name == DP_SKETCH or get_initialiser(name).reads_data
-    if is_private(config) and not frame and reads_data:
+    facts = METHODS.get(config.method).frame_facts(config)
+    if is_private(config) and not frame and facts.reads_data:
         raise FedftError(
             Code.PRIVATE_FRAME,
-            f"the server sends no {name} frame; one from gradients here would leak",
+            f"the server sends no {facts.name} frame; one from gradients here would leak",
             hint="the server builds it from public records and ships it",
         )
 

@@ -21,11 +21,17 @@ from fedft.errors import Code, FedftError
 
 
 @runtime_checkable
-class AdaptedLayer(Protocol):
-    """A layer with one trainable matrix R (r, r) that can hand out u and v, each (batch, tokens, r)."""
+class PerSampleLayer(Protocol):
+    """A layer with one trained matrix (p, q) that can hand out what its per-sample gradients are made of.
 
-    R: nn.Parameter
+    With u (batch, tokens, q) and v (batch, tokens, p), sample i's gradient is v[i]ᵀ u[i].
+    """
+
     per_sample_sink: Any
+
+    @property
+    def per_sample_parameter(self) -> nn.Parameter:
+        """The trained matrix."""
 
 
 class PerSampleGradients:
@@ -49,7 +55,8 @@ class PerSampleGradients:
     def __init__(self, model: nn.Module) -> None:
         refuse_batch_norm(model)
         self.parameters = _trainable(model)
-        self._layers = [m for m in model.modules() if isinstance(m, AdaptedLayer) and m.R.requires_grad]
+        layers = [module for module in model.modules() if isinstance(module, PerSampleLayer)]
+        self._layers = [layer for layer in layers if layer.per_sample_parameter.requires_grad]
         self._heads = [m for m in model.modules() if type(m) is nn.Linear and _trained(m)]
         self._columns: dict[int, slice] = {}
         self.dimension = 0
@@ -103,9 +110,9 @@ class PerSampleGradients:
             part = flat[self._columns[id(parameter)]].view_as(parameter)
             parameter.grad = part.to(parameter.device, parameter.dtype)
 
-    def record(self, layer: AdaptedLayer, u: Tensor, v: Tensor) -> None:
-        """Take u and v, each (batch, tokens, r), from an adapted layer's backward pass."""
-        block = self._block(layer.R, layer, len(u))
+    def record(self, layer: PerSampleLayer, u: Tensor, v: Tensor) -> None:
+        """Take u (batch, tokens, q) and v (batch, tokens, p) from an adapted layer's backward pass."""
+        block = self._block(layer.per_sample_parameter, layer, len(u))
         torch.bmm(v.float().mT, u.float(), out=block)
 
     def record_head(self, head: nn.Linear, x: Tensor, grad: Tensor) -> None:
@@ -138,7 +145,7 @@ class PerSampleGradients:
         return self._rows[:, self._columns[id(parameter)]].view(batch, *parameter.shape)
 
     def _refuse_uncovered(self) -> None:
-        covered = {id(layer.R) for layer in self._layers}
+        covered = {id(layer.per_sample_parameter) for layer in self._layers}
         covered |= {id(parameter) for head in self._heads for parameter in head.parameters()}
         missing = [name for name, parameter in self.parameters.items() if id(parameter) not in covered]
         if missing or not self.parameters:
