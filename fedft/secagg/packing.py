@@ -14,6 +14,9 @@ from fedft.secagg.masks import Words
 WORD_BITS = 64
 MAX_ELEMENTS = 1 << 30
 MAX_BASE = 1 << 32
+_CHUNK = 1 << 13
+"""Words unpacked at a time: the temporaries stay in the cache."""
+
 _LANES = 64
 """Words come in groups of 64, which take a whole number of 64-bit words on the wire at every width."""
 
@@ -109,14 +112,17 @@ class Packing:
                 the protocol says.
 
         """
-        rest = words & np.uint64((1 << self.width) - 1)
         sums = np.empty((self.digits, self.words), dtype=np.int64)
-        for row in sums:
-            quotient = rest // np.uint64(self.base)
-            np.subtract(rest, quotient * np.uint64(self.base), out=row, casting="unsafe")
-            rest = quotient
+        spare = False
+        for first in range(0, self.words, _CHUNK):
+            rest = words[first : first + _CHUNK] & np.uint64((1 << self.width) - 1)
+            for row in sums[:, first : first + _CHUNK]:
+                quotient = rest // np.uint64(self.base)
+                np.subtract(rest, quotient * np.uint64(self.base), out=row, casting="unsafe")
+                rest = quotient
+            spare |= bool(rest.any())
         flat = sums.reshape(-1)
-        if rest.any() or flat[self.elements :].any() or int(flat.max()) > count * self.largest:
+        if spare or flat[self.elements :].any() or int(flat.max()) > count * self.largest:
             raise FedftError(
                 Code.UNMASKING_FAILED,
                 f"the unmasked words are not a sum of {count} clients' digits up to {self.largest}",
