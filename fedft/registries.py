@@ -23,6 +23,7 @@ FRAMES: Registry[Initialiser] = Registry(
         "lora-xs": "fedft.adapters.initialisers.lora_xs:LORA_XS",
         "pissa": "fedft.adapters.initialisers.pissa:PISSA",
         "random": "fedft.adapters.initialisers.random:RANDOM",
+        "dp-sketch": "fedft.adapters.initialisers.dp_sketch:DP_SKETCH",
     },
 )
 

@@ -4,7 +4,7 @@ from fedft.adapters.attach import AdapterHandle, attach
 from fedft.adapters.build import build_frames
 from fedft.adapters.frame import Frame, FrameSet
 from fedft.adapters.gradients import SampleGradients
-from fedft.adapters.initialisers import INITIALISERS, Initialiser, InitialiserContext, get_initialiser
+from fedft.adapters.initialisers import Initialiser, InitialiserContext
 from fedft.adapters.interface import AdapterLayer, Frames, LayerFrame, LayerFrames
 from fedft.adapters.linear import AdaptedLinear, PerSampleSink
 from fedft.adapters.merge import merge
@@ -12,7 +12,6 @@ from fedft.adapters.peft_export import export_peft
 from fedft.adapters.targets import head_parameters, resolve_targets
 
 __all__ = [
-    "INITIALISERS",
     "AdaptedLinear",
     "AdapterHandle",
     "AdapterLayer",
@@ -28,7 +27,6 @@ __all__ = [
     "attach",
     "build_frames",
     "export_peft",
-    "get_initialiser",
     "head_parameters",
     "merge",
     "resolve_targets",

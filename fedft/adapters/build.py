@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from fedft.adapters import frozen
 from fedft.adapters.frame import Frame, FrameSet
 from fedft.adapters.gradients import checked_gradient
-from fedft.adapters.initialisers import Initialiser, InitialiserContext, get_initialiser
+from fedft.adapters.initialisers import Initialiser, InitialiserContext
 from fedft.errors import Code, FedftError
+from fedft.options import NO_OPTIONS
+from fedft.registries import FRAMES
 
 Gradients = Callable[[nn.Module, Sequence[str]], Iterable[tuple[str, Tensor]]]
 
@@ -27,25 +30,27 @@ def build_frames(
     seed: int = 0,
     gradients: Gradients | None = None,
     eta: float = 1e-3,
+    options: Any = NO_OPTIONS,
 ) -> FrameSet:
     """Make a frame for every target, one layer at a time.
 
     Args:
         model: without adapters; not changed.
         targets: module names, from ``resolve_targets``.
-        initialiser: a name in ``INITIALISERS``.
+        initialiser: a name in `fedft.registries.FRAMES`.
         rank: r, at most min(out, in) of every target.
         scale: s, finite and positive.
         seed: of ``random`` frames.
         gradients: usually a ``SampleGradients``; called only when the initialiser needs gradients.
         eta: size of the step that ``lora-sb`` approximates, usually the first learning rate.
+        options: of the initialiser itself, an instance of its ``options``.
 
     Raises:
-        FedftError: FEDFT-2104 (rank), FEDFT-2105 (unknown initialiser), FEDFT-2106 (no gradients, or eta
+        FedftError: FEDFT-2104 (rank), FEDFT-1010 (unknown initialiser), FEDFT-2106 (no gradients, or eta
             out of range), FEDFT-2107, FEDFT-2108 (gradients), FEDFT-2110 (a target cannot be adapted).
 
     """
-    chosen = get_initialiser(initialiser)
+    chosen = FRAMES.get(initialiser)
     if not (math.isfinite(eta) and eta > 0):
         raise FedftError(Code.INITIALISER_INPUT_MISSING, f"eta is {eta}, it must be finite and positive")
     if chosen.needs == "gradients" and gradients is None:
@@ -60,7 +65,7 @@ def build_frames(
         name, gradient = pair
         if gradient is not None:
             checked_gradient(name, gradient)
-        context = InitialiserContext(name, rank, scale, seed, eta, gradient)
+        context = InitialiserContext(name, rank, scale, seed, eta, gradient, options)
         return name, chosen.build(_weight(chosen, modules[name]), context)
 
     pairs: Iterable[tuple[str, Tensor | None]] = ((name, None) for name in targets)

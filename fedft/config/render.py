@@ -8,6 +8,7 @@ from typing import Any
 
 import tomli_w
 
+from fedft.config.named import OpenSection
 from fedft.config.schema import RunConfig
 
 _WIDTH = 100
@@ -28,10 +29,20 @@ def to_toml(config: RunConfig, *, comments: bool = True, only: Mapping[str, Any]
         only: a nested table whose keys alone are written; None: every key.
 
     """
-    schema = RunConfig.model_json_schema()
+    schema = with_options(RunConfig.model_json_schema(), config)
     values = config.model_dump(mode="json")
     blocks = _blocks("", schema, schema["$defs"], values, only, comments)
     return "\n\n".join(blocks) + "\n"
+
+
+def with_options(schema: dict[str, Any], config: RunConfig) -> dict[str, Any]:
+    """Add to the schema's sections the options of what a configuration names."""
+    for key in RunConfig.model_fields:
+        section = getattr(config, key)
+        if isinstance(section, OpenSection):
+            found = schema["$defs"][type(section).__name__]["properties"]
+            found |= type(section.options).model_json_schema().get("properties", {})
+    return schema
 
 
 def _blocks(

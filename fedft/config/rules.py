@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedft.registries import METHODS
+from fedft.registries import FRAMES, METHODS
 
 if TYPE_CHECKING:
     from fedft.config.schema import RunConfig
@@ -43,19 +43,21 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
         yield from _client_level(config)
     if config.privacy.mechanism == "example":
         yield from _example_level(config)
-    elif config.adapter.initialiser == "dp-sketch":
+    elif FRAMES.get(config.adapter.initialiser).made_by == "clients":
         yield Contradiction(
             "privacy.mechanism",
-            'a dp-sketch frame is made of private gradients; set "example", or another adapter.initialiser',
+            f'a {config.adapter.initialiser} frame is made of private gradients; set "example", or another '
+            "adapter.initialiser",
             ("adapter.initialiser",),
         )
 
 
 def _model(config: RunConfig) -> Iterator[Contradiction]:
-    if config.model.quant != "none" and config.adapter.initialiser == "pissa":
+    initialiser = config.adapter.initialiser
+    if config.model.quant != "none" and FRAMES.get(initialiser).changes_base:
         yield Contradiction(
             "adapter.initialiser",
-            f"pissa changes the base weights, which {config.model.quant} cannot take; use another",
+            f"{initialiser} changes the base weights, which {config.model.quant} cannot take; use another",
             ("model.quant",),
         )
 
@@ -110,10 +112,11 @@ def _data(config: RunConfig) -> Iterator[Contradiction]:
         yield Contradiction(
             "data.partition.field", "a Dirichlet split of causal-lm data needs a field to skew by", task
         )
-    if config.adapter.initialiser == "lora-sb" and not config.data.public:
+    initialiser = config.adapter.initialiser
+    if FRAMES.get(initialiser).needs == "gradients" and not config.data.public:
         yield Contradiction(
             "data.public",
-            "lora-sb builds its frame from public records; name them",
+            f"{initialiser} builds its frame from public records; name them",
             ("adapter.initialiser",),
         )
 
@@ -165,7 +168,8 @@ def _private(config: RunConfig) -> Iterator[Contradiction]:
             "metrics of private data would leave without being accounted for",
             (mechanism,),
         )
-    if config.adapter.initialiser == "lora-sb" and config.data.public == config.data.train != "demo":
+    frame, data = FRAMES.get(config.adapter.initialiser), config.data
+    if frame.needs == "gradients" and data.public == data.train != "demo":
         yield Contradiction(
             "data.public",
             "the frame would be built from private records; name public ones, or another adapter.initialiser",

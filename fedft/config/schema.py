@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from fedft.config.named import Named, OpenSection, Section
 from fedft.config.rules import ContradictionError, contradictions
-from fedft.errors import FedftError
-from fedft.registries import METHODS
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys are mistakes, values do not change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True, allow_inf_nan=False)
+from fedft.registries import FRAMES, METHODS
 
 
 def _split(value: object) -> object:
@@ -25,16 +19,6 @@ def _split(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-
-
-def _method(name: str) -> str:
-    try:
-        return METHODS.require(name)
-    except FedftError as error:
-        raise ValueError(error.message) from None
-
-
-MethodName = Annotated[str, AfterValidator(_method), Field(json_schema_extra={"enum": list(METHODS)})]
 
 
 class ModelSection(Section):
@@ -108,10 +92,10 @@ class DataSection(Section):
     partition: PartitionSection = PartitionSection()
 
 
-class AdapterSection(Section):
+class AdapterSection(OpenSection):
     """The square adapters: y = W x + scale * B R A x, only R trained."""
 
-    initialiser: Literal["lora-sb", "lora-xs", "pissa", "random", "dp-sketch"] = Field(
+    initialiser: Annotated[str, Named(FRAMES)] = Field(
         "lora-sb", description="how the frame (A, B) and R0 are made"
     )
     rank: int = Field(64, ge=1, le=8192, description="side of the square matrix R")
@@ -290,7 +274,7 @@ class RunConfig(Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="short name")
     seed: int = Field(17, ge=0, lt=2**63, description="all randomness but privacy noise derives from it")
-    method: MethodName = Field(
+    method: Annotated[str, Named(METHODS)] = Field(
         "fedsb",
         description="the federated method; fedsb: square matrices R in a frozen frame, averaged exactly",
     )

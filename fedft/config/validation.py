@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from fedft.config.named import OpenSection
 from fedft.config.rules import ContradictionError
 from fedft.config.schema import RunConfig
 
@@ -30,29 +31,42 @@ class ValidationIssue:
 def validate(table: Mapping[str, Any]) -> tuple[RunConfig | None, list[ValidationIssue]]:
     """Validate a nested table: the configuration and no mistakes, or None and all of them.
 
-    ContradictionError between keys are found too while other keys are wrong: those are taken as their
+    Contradictions between keys are found too while other keys are wrong: those are taken as their
     defaults, and a contradiction that depends on one of them is left out.
     """
+    left, found = dict(table), list[Any]()
+    config, items = _attempt(left)
+    while items and not _is_contradiction(items):
+        # Options are looked at only once all else in their section is right.
+        found += [item for item in items if not _follows(item, found)]
+        left, before = _without(left, _places(items)), left
+        items = _attempt(left)[1] if left != before else []
+    return config, [_mistake(item, table) for item in found] + _contradictions(items, _places(found))
+
+
+def _places(items: Sequence[Any]) -> tuple[tuple[int | str, ...], ...]:
+    return tuple(tuple(item["loc"]) for item in items)
+
+
+def _follows(item: Any, found: Sequence[Any]) -> bool:
+    """Whether an option is unknown only because the key that names its owner is wrong."""
+    section = _section(item["loc"][:-1])
+    owner = section.naming_key()[0] if issubclass(section, OpenSection) else None
+    return (*item["loc"][:-1], owner) in _places(found)
+
+
+def _attempt(table: Mapping[str, Any]) -> tuple[RunConfig | None, Sequence[Any]]:
     try:
-        return RunConfig.model_validate(dict(table)), []
+        return RunConfig.model_validate(dict(table)), ()
     except ValidationError as error:
-        items = error.errors(include_url=False)
-    if _is_contradiction(items):
-        return None, _contradictions(items, ())
-    wrong = tuple(tuple(item["loc"]) for item in items)
-    return None, [_mistake(item) for item in items] + _contradictions(_again(table, wrong), wrong)
+        return None, error.errors(include_url=False)
 
 
-def _again(table: Mapping[str, Any], wrong: Sequence[tuple[int | str, ...]]) -> Sequence[Any]:
-    """Validate once more without the keys that are wrong; return the errors."""
+def _without(table: Mapping[str, Any], places: Sequence[tuple[int | str, ...]]) -> dict[str, Any]:
     cleaned = copy.deepcopy(dict(table))
-    for path in wrong:
+    for path in places:
         _remove(cleaned, path)
-    try:
-        RunConfig.model_validate(cleaned)
-    except ValidationError as error:
-        return error.errors(include_url=False)
-    return []
+    return cleaned
 
 
 def _remove(table: dict[str, Any], path: Sequence[int | str]) -> None:
@@ -85,20 +99,25 @@ def _contradictions(items: Sequence[Any], wrong: Sequence[tuple[int | str, ...]]
     ]
 
 
-def _mistake(item: Any) -> ValidationIssue:
+def _mistake(item: Any, table: Mapping[str, Any]) -> ValidationIssue:
     path = ".".join(str(part) for part in item["loc"]) or "(whole file)"
     seen = repr(item.get("input"))
     if len(seen) > _LONGEST_VALUE:
         seen = f"{seen[:_LONGEST_VALUE]}…"
     if item["type"] == "extra_forbidden":
-        return ValidationIssue(path, f"unknown key, {_known_keys(item['loc'])}")
+        return ValidationIssue(path, f"unknown key, {_known_keys(item['loc'], table)}")
     if item["type"] == "model_type":
         return ValidationIssue(path, f"should be a section of keys, got {seen}")
     return ValidationIssue(path, f"{str(item['msg']).removeprefix('Value error, ')}, got {seen}")
 
 
-def _known_keys(location: Sequence[int | str]) -> str:
-    keys = list(_section(location[:-1]).model_fields)
+def _known_keys(location: Sequence[int | str], table: Mapping[str, Any]) -> str:
+    section, values = _section(location[:-1]), table
+    for part in location[:-1]:
+        values = values[str(part)]
+    keys = list(section.model_fields)
+    if issubclass(section, OpenSection):
+        keys += section.options_for(values).model_fields
     near = difflib.get_close_matches(str(location[-1]), keys, n=1)
     return f"did you mean {near[0]}?" if near else f"allowed here: {', '.join(keys)}"
 

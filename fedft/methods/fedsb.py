@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fedft.errors import Code, FedftError
 from fedft.methods.interface import FrameFacts, Method
+from fedft.registries import FRAMES
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,14 +22,9 @@ class FedSB(Method):
     exact = True
 
     def frame_facts(self, config: RunConfig) -> FrameFacts:
-        """Say what the run's initialiser declares; a dp-sketch frame is made of the clients' sketches."""
-        from fedft.adapters.initialisers import DP_SKETCH, get_initialiser
-
-        name = config.adapter.initialiser
-        if name == DP_SKETCH:
-            return FrameFacts(name, reproducible=False, reads_data=True)
-        made = get_initialiser(name)
-        return FrameFacts(name, made.reproducible, made.reads_data)
+        """Say what the run's initialiser declares."""
+        made = FRAMES.get(config.adapter.initialiser)
+        return FrameFacts(made.name, made.reproducible, made.reads_data)
 
     def build_frames(
         self,
@@ -39,17 +34,10 @@ class FedSB(Method):
         gradients: Callable[[], SampleGradients],
     ) -> FrameSet:
         """Make A, B and R0 of every target with the run's initialiser."""
-        from fedft.adapters import build_frames, get_initialiser
-        from fedft.adapters.initialisers import DP_SKETCH
+        from fedft.adapters import build_frames
 
         adapter = config.adapter
-        if adapter.initialiser == DP_SKETCH:
-            raise FedftError(
-                Code.INITIALISER_INPUT_MISSING,
-                "a dp-sketch frame comes from the clients' sketches alone",
-                hint="choose another adapter.initialiser where there are no clients",
-            )
-        needs_gradients = get_initialiser(adapter.initialiser).needs == "gradients"
+        needs_gradients = FRAMES.get(adapter.initialiser).needs == "gradients"
         return build_frames(
             model,
             targets,
@@ -59,6 +47,7 @@ class FedSB(Method):
             seed=config.seed,
             gradients=gradients() if needs_gradients else None,
             eta=adapter.eta,
+            options=adapter.options,
         )
 
     def read_frames(self, data: bytes) -> FrameSet:

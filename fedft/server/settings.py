@@ -9,7 +9,7 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
-from fedft.config.schema import Section
+from fedft.config.named import Section
 from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity import keys

@@ -100,7 +100,7 @@ class ModelRuntime:
         """Make the run's frames from the configuration; the model is left without adapters.
 
         Raises:
-            FedftError: FEDFT-2106 for a dp-sketch frame, which the clients make; what building raises.
+            FedftError: FEDFT-2106 for a frame that the clients make; what building raises.
 
         """
         self._detach()

@@ -6,7 +6,6 @@ import functools
 import math
 from dataclasses import dataclass, replace
 
-from fedft.adapters.initialisers import DP_SKETCH
 from fedft.config import RunConfig
 from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import pld_epsilon
@@ -18,6 +17,7 @@ from fedft.privacy.mechanisms.sampling import (
     ShuffledSampler,
     TruncatedPoissonSampler,
 )
+from fedft.registries import FRAMES
 from fedft.training.schedule import local_steps
 
 
@@ -75,7 +75,7 @@ def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
 
 
 def private_sketch_of(config: RunConfig, examples: int) -> PrivateRounds | None:
-    """Return the one release that a dp-sketch frame costs before the first round; None for other frames.
+    """Return the one release that a frame made by the clients costs before the first round; None for others.
 
     Its noise keeps it alone within its share of the run's ε.
 
@@ -83,7 +83,7 @@ def private_sketch_of(config: RunConfig, examples: int) -> PrivateRounds | None:
         FedftError: FEDFT-8001 (δ ≥ 1/n), FEDFT-8101 (more samples than records), FEDFT-8004.
 
     """
-    if config.adapter.initialiser != DP_SKETCH:
+    if FRAMES.get(config.adapter.initialiser).made_by != "clients":
         return None
     privacy = config.privacy
     check_delta(privacy.delta, examples)

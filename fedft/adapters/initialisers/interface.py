@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
 from fedft.adapters.frame import Frame
+from fedft.options import NO_OPTIONS, NoOptions, Options
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class InitialiserContext:
         seed: the run's seed.
         eta: size of the first step, used with a gradient.
         gradient: ``(out, in)`` float32, the gradient of the mean loss with respect to W, when asked for.
+        options: an instance of the initialiser's own ``options``.
 
     """
 
@@ -31,6 +33,7 @@ class InitialiserContext:
     seed: int
     eta: float
     gradient: Tensor | None = None
+    options: Any = NO_OPTIONS
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,15 @@ class Initialiser:
         name: its name in the configuration.
         build: ``(weight, context) -> Frame``; weight is ``(out, in)``, and has a shape but no values (it
             is on the meta device) when ``needs`` is "nothing".
-        needs: what besides the shape the frame depends on.
+        needs: what besides the shape ``build`` works on; gradients are of the mean loss on public records.
         preserves_function: whether the adapted layer at ``R = R0`` computes what the base did, up to
             rounding.
         reproducible: whether every machine computes the same bits, so that the frame need not be shipped.
         reads_data: whether the frame depends on samples, and so reveals something about them.
+        changes_base: whether its frames replace the base weight, which a quantised one cannot take.
+        made_by: the server, of what it has itself; or the clients, of their own data, in which case ``build``
+            only refuses.
+        options: the schema of further keys of the configuration's section.
 
     """
 
@@ -55,3 +62,6 @@ class Initialiser:
     preserves_function: bool
     reproducible: bool
     reads_data: bool
+    changes_base: bool = False
+    made_by: Literal["server", "clients"] = "server"
+    options: type[Options] = NoOptions

@@ -27,4 +27,5 @@ PISSA = Initialiser(
     preserves_function=True,
     reproducible=False,
     reads_data=False,
+    changes_base=True,
 )

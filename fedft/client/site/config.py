@@ -9,7 +9,8 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from fedft.config.schema import FieldsSection, Names, RunConfig, Section
+from fedft.config.named import Section
+from fedft.config.schema import FieldsSection, Names, RunConfig
 from fedft.errors import Code, FedftError
 from fedft.transport.tls import TlsFiles
 
