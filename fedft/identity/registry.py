@@ -14,20 +14,31 @@ from typing import Any, Literal
 from fedft.errors import Code, FedftError
 from fedft.identity.keys import parse_public_signing_key
 from fedft.identity.members import Member, Role
+from fedft.sqlite import Schema, open_sqlite, transaction, translated
 
 DesiredState = Literal["run", "paused", "stopped"]
 _MOST_INCIDENTS = 10_000
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS members (
-    fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, signing_key TEXT NOT NULL,
-    enrolled_at TEXT NOT NULL, expires_at TEXT NOT NULL, revoked_at TEXT NOT NULL DEFAULT '',
-    reason TEXT NOT NULL DEFAULT '') STRICT;
-CREATE UNIQUE INDEX IF NOT EXISTS one_key_for_a_name ON members (name) WHERE revoked_at = '';
-CREATE TABLE IF NOT EXISTS wanted (run TEXT PRIMARY KEY, wanted TEXT NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS incidents (
-    sequence INTEGER PRIMARY KEY, time TEXT NOT NULL, member TEXT NOT NULL, code TEXT NOT NULL,
-    message TEXT NOT NULL) STRICT;
-"""
+_TABLES = (
+    """
+    CREATE TABLE IF NOT EXISTS members (
+        fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, role TEXT NOT NULL, signing_key TEXT NOT NULL,
+        enrolled_at TEXT NOT NULL, expires_at TEXT NOT NULL, revoked_at TEXT NOT NULL DEFAULT '',
+        reason TEXT NOT NULL DEFAULT '') STRICT
+    """,
+    "CREATE UNIQUE INDEX IF NOT EXISTS one_key_for_a_name ON members (name) WHERE revoked_at = ''",
+    "CREATE TABLE IF NOT EXISTS wanted (run TEXT PRIMARY KEY, wanted TEXT NOT NULL) STRICT",
+    """
+    CREATE TABLE IF NOT EXISTS incidents (
+        sequence INTEGER PRIMARY KEY, time TEXT NOT NULL, member TEXT NOT NULL, code TEXT NOT NULL,
+        message TEXT NOT NULL) STRICT
+    """,
+)
+SCHEMA = Schema(
+    "a server's registry",
+    (_TABLES,),
+    unusable=Code.REGISTRY_UNUSABLE,
+    unknown=Code.REGISTRY_UNUSABLE,
+)
 
 
 @dataclass(frozen=True)
@@ -48,15 +59,9 @@ class Registry:
     """The server's registry in one SQLite file; every write is durable when the method returns."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        try:
-            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-            self._database.row_factory = sqlite3.Row
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise _unusable(error) from error
+        self._path, self._lock = path, threading.Lock()
+        self._database = open_sqlite(path, SCHEMA)
+        self._database.row_factory = sqlite3.Row
 
     def close(self) -> None:
         """Close the file."""
@@ -176,25 +181,13 @@ class Registry:
     # -- database --------------------------------------------------------------------------------------
 
     def _read(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        with self._lock:
-            try:
-                return [dict(row) for row in self._database.execute(query, values)]
-            except sqlite3.Error as error:
-                raise _unusable(error) from error
+        with self._lock, translated(self._path, SCHEMA):
+            return [dict(row) for row in self._database.execute(query, values)]
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                self._database.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._database
-                except BaseException:
-                    self._database.execute("ROLLBACK")
-                    raise
-                self._database.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise _unusable(error) from error
+        with self._lock, translated(self._path, SCHEMA), transaction(self._database) as database:
+            yield database
 
 
 def _revoke(database: sqlite3.Connection, fingerprint: str, reason: str) -> None:
@@ -204,11 +197,3 @@ def _revoke(database: sqlite3.Connection, fingerprint: str, reason: str) -> None
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _unusable(error: sqlite3.Error) -> FedftError:
-    return FedftError(
-        Code.REGISTRY_UNUSABLE,
-        f"the server's registry cannot be used: {error}",
-        hint="check disk space and permissions",
-    )

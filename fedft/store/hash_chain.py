@@ -16,21 +16,46 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedft.errors import Code, FedftError
+from fedft.sqlite import Schema, open_sqlite, translated
 
 Body = dict[str, Any]
 GENESIS = bytes(32)
 
-_LOCK_SECONDS = 120.0
-_SCHEMA = """
-CREATE TABLE entries (sequence INTEGER PRIMARY KEY, body TEXT NOT NULL, digest BLOB NOT NULL) STRICT;
-CREATE TRIGGER no_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-"""
+_TABLES = (
+    "CREATE TABLE entries (sequence INTEGER PRIMARY KEY, body TEXT NOT NULL, digest BLOB NOT NULL) STRICT",
+    "CREATE TRIGGER no_update BEFORE UPDATE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
+    "CREATE TRIGGER no_delete BEFORE DELETE ON entries BEGIN SELECT RAISE(ABORT, 'append-only'); END",
+)
+
+
+def _unnumbered(database: sqlite3.Connection) -> int:
+    """Return 1, the version of chains that no number was written into; 0 for an empty file."""
+    found = database.execute("SELECT 1 FROM sqlite_master WHERE name = 'entries'").fetchone()
+    return 1 if found else 0
+
+
+def _never_empty(database: sqlite3.Connection) -> int:
+    if not _unnumbered(database):
+        raise FedftError(
+            Code.LEDGER_ALTERED, "the ledger's file is there and holds no entries", hint="restore it"
+        )
+    return 1
+
+
+NEW = Schema(
+    "a hash chain",
+    (_TABLES,),
+    unusable=Code.LEDGER_UNUSABLE,
+    unknown=Code.LEDGER_ALTERED,
+    journal="DELETE",
+    unnumbered=_unnumbered,
+)
+_PRESENT = replace(NEW, unnumbered=_never_empty)
 _HEAD_LINE = re.compile(rb"(\d+) ([0-9a-f]{64})")
 
 
@@ -82,8 +107,7 @@ class HashChain:
             ) from error
         except OSError as error:
             raise _unwritable(self.path, error) from error
-        with self._connection() as database:
-            database.executescript(_SCHEMA)
+        open_sqlite(self.path, NEW, create=False).close()
         _sync(self.path.parent)
 
     def read(self) -> list[Entry]:
@@ -187,19 +211,9 @@ class HashChain:
                 f"there is no ledger at {self.path}",
                 hint="restore it; only for data that nothing was ever released from, create a new one",
             )
-        uri = f"{self.path.resolve().as_uri()}?mode=rw"
-        try:
-            database = sqlite3.connect(uri, uri=True, timeout=_LOCK_SECONDS, isolation_level=None)
-            with closing(database):
-                database.execute("PRAGMA journal_mode = DELETE")
-                database.execute("PRAGMA synchronous = EXTRA")
-                yield database
-        except sqlite3.OperationalError as error:
-            raise _unwritable(self.path, error) from error
-        except sqlite3.DatabaseError as error:
-            raise FedftError(
-                Code.LEDGER_ALTERED, f"the ledger {self.path} is not readable: {error}", hint="restore it"
-            ) from error
+        database = open_sqlite(self.path, _PRESENT, create=False)
+        with closing(database), translated(self.path, _PRESENT):
+            yield database
 
 
 def _unwritable(path: Path, error: Exception) -> FedftError:

@@ -1,14 +1,10 @@
-"""The tables of the run store."""
+"""The tables of the run store as queries see them; ``migrations`` makes them."""
 
 from __future__ import annotations
 
 from sqlalchemy import JSON, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 2
-
 metadata = MetaData()
-
-meta = Table("meta", metadata, Column("schema_version", Integer, primary_key=True))
 
 runs = Table(
     "runs",

@@ -14,6 +14,7 @@ import sqlalchemy
 
 from fedft.errors import FedftError
 from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunStore
+from fedft.store.migrations import RUN_STORE
 from tests.store.build import add_run, digest, evaluations, state, store_with_run, training_round
 
 
@@ -256,10 +257,10 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> No
     assert path.read_bytes().startswith(b"not a database")
 
 
-def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_a_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
     RunStore(tmp_path).close()
     with sqlite3.connect(tmp_path / "fedft.sqlite") as connection:
-        connection.execute("UPDATE meta SET schema_version = 99")
+        connection.execute("PRAGMA user_version = 99")
 
     with pytest.raises(FedftError, match="99") as error:
         RunStore(tmp_path)
@@ -327,7 +328,7 @@ def test_many_processes_may_open_a_new_store_at_once(tmp_path: Path) -> None:
     assert errors == [""] * 4
     assert len(RunStore(folder).runs()) == 4
     with sqlite3.connect(folder / "fedft.sqlite") as connection:
-        assert connection.execute("SELECT count(*) FROM meta").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (RUN_STORE.version,)
 
 
 def test_a_run_is_locked_against_a_second_process_and_freed_by_its_end(tmp_path: Path) -> None:

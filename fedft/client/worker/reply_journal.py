@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import threading
 from dataclasses import replace
 from pathlib import Path
 
-from fedft.errors import Code, FedftError
+from fedft.errors import Code
+from fedft.sqlite import Schema, open_sqlite, transaction, translated
 from fedft.wire import Instruction, encode_instruction
 
 _ROUNDS_KEPT, _RUNS_KEPT = 4, 4
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS replies (
-    sequence INTEGER PRIMARY KEY, run TEXT NOT NULL, round INTEGER NOT NULL, kind TEXT NOT NULL,
-    fingerprint TEXT NOT NULL, reply BLOB NOT NULL, UNIQUE (run, round, kind, fingerprint)) STRICT;
-"""
+_TABLES = (
+    """
+    CREATE TABLE IF NOT EXISTS replies (
+        sequence INTEGER PRIMARY KEY, run TEXT NOT NULL, round INTEGER NOT NULL, kind TEXT NOT NULL,
+        fingerprint TEXT NOT NULL, reply BLOB NOT NULL, UNIQUE (run, round, kind, fingerprint)) STRICT
+    """,
+)
+SCHEMA = Schema(
+    "a journal of replies",
+    (_TABLES,),
+    unusable=Code.SITE_DISK_UNWRITABLE,
+    unknown=Code.SITE_DISK_UNWRITABLE,
+)
 
 
 def instruction_fingerprint(instruction: Instruction) -> str:
@@ -40,16 +48,8 @@ class ReplyJournal:
     """Signed replies by run, round, kind and instruction; durable before they leave the site."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_SCHEMA)
-        except (sqlite3.Error, OSError) as error:
-            raise _unusable(path, error) from error
-        self._path = path
+        self._path, self._lock = path, threading.Lock()
+        self._database = open_sqlite(path, SCHEMA)
 
     def close(self) -> None:
         """Close the file."""
@@ -58,11 +58,8 @@ class ReplyJournal:
     def find(self, instruction: Instruction) -> bytes | None:
         """Return the reply that this instruction was answered with, or None."""
         query = "SELECT reply FROM replies WHERE run = ? AND round = ? AND kind = ? AND fingerprint = ?"
-        with self._lock:
-            try:
-                row = self._database.execute(query, _key(instruction)).fetchone()
-            except sqlite3.Error as error:
-                raise _unusable(self._path, error) from error
+        with self._lock, translated(self._path, SCHEMA):
+            row = self._database.execute(query, _key(instruction)).fetchone()
         return None if row is None else bytes(row[0])
 
     def keep(self, instruction: Instruction, reply: bytes) -> None:
@@ -73,17 +70,10 @@ class ReplyJournal:
 
         """
         key = _key(instruction)
-        with self._lock:
-            try:
-                self._database.execute("BEGIN IMMEDIATE")
-                insert = "INSERT OR REPLACE INTO replies (run, round, kind, fingerprint, reply)"
-                self._database.execute(f"{insert} VALUES (?, ?, ?, ?, ?)", (*key, reply))
-                self._prune(key[0], key[1])
-                self._database.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise _unusable(self._path, error) from error
+        with self._lock, translated(self._path, SCHEMA), transaction(self._database) as database:
+            insert = "INSERT OR REPLACE INTO replies (run, round, kind, fingerprint, reply)"
+            database.execute(f"{insert} VALUES (?, ?, ?, ?, ?)", (*key, reply))
+            self._prune(key[0], key[1])
 
     def _prune(self, run: str, number: int) -> None:
         old = number - _ROUNDS_KEPT
@@ -95,11 +85,3 @@ class ReplyJournal:
 def _key(instruction: Instruction) -> tuple[str, int, str, str]:
     at = instruction.round
     return at.run_id, at.round, str(instruction.kind), instruction_fingerprint(instruction)
-
-
-def _unusable(path: Path, error: Exception) -> FedftError:
-    return FedftError(
-        Code.SITE_DISK_UNWRITABLE,
-        f"cannot use the journal {path}: {error}",
-        hint="check disk space and permissions",
-    )

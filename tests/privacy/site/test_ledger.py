@@ -274,7 +274,7 @@ def test_a_second_enrolment_entry_cannot_clear_the_spending(path: Path) -> None:
 
 
 def test_a_locked_ledger_refuses(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chain_module, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("fedft.sqlite._LOCK_SECONDS", 0.05)
     ledger = Ledger(path)
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
