@@ -12,7 +12,7 @@ import pytest
 from fedft.errors import Code
 
 ROOT = Path(__file__).parents[1]
-FORM = re.compile(r"FEDFT-\d{4}")
+FORM = re.compile(r"FEDFT-[0-9]{4}")
 ROW = re.compile(r"\| (FEDFT-\d{4}) \| (.+) \| (.+) \|")
 CODES = [str(code) for code in Code]
 
@@ -66,6 +66,14 @@ def test_a_number_has_one_name() -> None:
 def test_every_code_is_raised() -> None:
     names = {name for path, tree in product() if path.name != "codes.py" for name in used(tree)}
     assert sorted(Code.__members__.keys() - names) == []
+
+
+def test_every_code_is_met_by_a_test() -> None:
+    met: set[str] = set()
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        met |= {*FORM.findall(text), *re.findall(r"\bCode\.([A-Z][A-Z0-9_]*)", text)}
+    assert [code for code in Code if code.value not in met and code.name not in met] == []
 
 
 def test_the_source_writes_codes_as_members() -> None:

@@ -141,6 +141,18 @@ def test_processes_that_start_together_build_once(tmp_path: Path, monkeypatch: p
 
 
 @needs_compiler
+def test_a_kernel_that_is_given_no_memory_refuses_it() -> None:
+    library = select.cpu()
+    assert library is not None
+    nowhere, total = torch.empty(0, dtype=torch.uint8), torch.zeros(16)
+
+    with pytest.raises(FedftError, match=r"FEDFT-9004 .*fedft_ternary_add_f32"):
+        library.ternary_add(nowhere, nowhere, 1.0, total)
+
+    assert not total.any()
+
+
+@needs_compiler
 def test_another_interface_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "old.c"
     source.write_text("int fedft_abi_version(void) { return 999; }\n")
