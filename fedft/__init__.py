@@ -1,3 +1,3 @@
 """Private federated fine-tuning of language models with exactly averaged square adapters."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -31,7 +31,7 @@ def kept(*folders: str) -> set[str]:
 
 def test_with_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = wheel(tmp_path, monkeypatch, "c++")
-    metadata = files.read("fedft-0.1.0.dist-info/METADATA").decode()
+    metadata = files.read("fedft-0.2.0.dist-info/METADATA").decode()
 
     assert LIBRARY in files.namelist()
     assert "Requires-Dist: torch" in metadata
