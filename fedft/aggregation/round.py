@@ -14,6 +14,7 @@ from fedft.aggregation.accumulator import FRACTION_BITS, MAX_ABS, MAX_WEIGHT, Ex
 from fedft.codecs import CodecContext, CodecSpec, DecodedUpdate, Manifest, decode_update
 from fedft.errors import Code, FedftError
 from fedft.wire.messages import ModelRef, RoundRef, Update
+from fedft.wire.peer_error import as_peer_error
 
 Weighting = Literal["examples", "uniform"]
 
@@ -89,17 +90,27 @@ class RoundAggregator:
         return frozenset(self._counted)
 
     def offer(self, client_key: str, update: Update) -> UpdateAccepted | UpdateRejected:
-        """Count an update of an authenticated client, or refuse it without any effect but a count."""
+        """Count an update of an authenticated client, or refuse it without any effect but a count.
+
+        Whatever reading the update raises refuses it. What adding the checked update raises beyond a
+        ``FedftError`` is raised on: part of it may be in the sum then.
+        """
+        weight = update.num_examples if self._weighting == "examples" else 1
         try:
             self._check_reference(client_key, update)
-            weight = update.num_examples if self._weighting == "examples" else 1
             decoded = self._decode(update, weight)
+        except Exception as error:
+            return self._refuse(as_peer_error(error))
+        try:
             self.accumulator.add_decoded(decoded, weight)
         except FedftError as error:
-            self.refusals[error.code] += 1
-            return UpdateRejected(error.code, error.message)
+            return self._refuse(error)
         self._counted.add(client_key)
         return UpdateAccepted(weight, decoded.norm)
+
+    def _refuse(self, error: FedftError) -> UpdateRejected:
+        self.refusals[error.code] += 1
+        return UpdateRejected(error.code, error.message)
 
     def result(self) -> dict[str, NDArray[np.float32]]:
         """Give the weighted mean of the accepted updates; raises FEDFT-5014 when there is none."""

@@ -73,6 +73,8 @@ def decode_flat(shards: Sequence[Shard], manifest: Manifest, context: CodecConte
     flat = np.zeros(manifest.total_elements, dtype=np.float32)
     for shard in decode_update(shards, manifest, context).shards:
         shard.write_into(flat)
+    if not np.isfinite(flat).all():  # a rotation adds values up, so scales may be finite and sums not
+        raise FedftError(Code.CODED_VALUE_INVALID, "the decoded values are not finite")
     return flat
 
 

@@ -150,7 +150,7 @@ class RoundsSection(Section):
         0, ge=0, description="clients that must be present before a run starts; 0: data.partition.clients"
     )
     min_replies: int = Field(0, ge=0, description="accepted updates that a round needs; 0: more than half")
-    deadline: float = Field(3600.0, gt=0, description="seconds after which a round closes")
+    deadline: float = Field(3600.0, gt=0, le=31 * 86_400, description="seconds after which a round closes")
     retries: int = Field(2, ge=0, description="further attempts at a client whose process failed")
     weighting: Literal["examples", "uniform"] = Field("examples", description="weights of the average")
     max_weight: int = Field(1_000_000, ge=1, le=1_000_000, description="largest weight of one client")

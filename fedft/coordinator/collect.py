@@ -13,6 +13,7 @@ from fedft.coordinator.statements import stated_privacy
 from fedft.errors import Code, FedftError
 from fedft.store import UpdateRecord
 from fedft.wire import Refusal, Update
+from fedft.wire.peer_error import as_peer_error
 
 
 def record_reply(
@@ -25,21 +26,10 @@ def record_reply(
     if answer.failure:
         return answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
     try:
-        reply = read_reply(answer.envelope, max_bytes)
-    except FedftError as error:
-        return answer_record(answer, "refused", code=error.code, message=error.message)
-    if isinstance(reply, Refusal):
-        return answer_record(answer, "refused", code=reply.code, message=reply.message)
-    if not isinstance(reply, Update):
-        return answer_record(
-            answer,
-            "refused",
-            code=Code.UNEXPECTED_REPLY,
-            message=f"sent {type(reply).__name__}, not an update",
-        )
-    try:
+        reply = _read_update(answer, max_bytes)
         stated = stated_privacy(reply, privacy)
-    except FedftError as error:
+    except Exception as problem:
+        error = as_peer_error(problem)
         return answer_record(answer, "refused", code=error.code, message=error.message)
     verdict = aggregator.offer(answer.request.client, reply)
     if isinstance(verdict, UpdateRejected):
@@ -52,6 +42,15 @@ def record_reply(
         digest=hashlib.sha256(answer.envelope).hexdigest(),
         metrics=dict(reply.metrics) | stated,
     )
+
+
+def _read_update(answer: Answer, max_bytes: int) -> Update:
+    reply = read_reply(answer.envelope, max_bytes)
+    if isinstance(reply, Refusal):
+        raise FedftError(reply.code, reply.message)
+    if not isinstance(reply, Update):
+        raise FedftError(Code.UNEXPECTED_REPLY, f"sent {type(reply).__name__}, not an update")
+    return reply
 
 
 def answer_record(

@@ -12,6 +12,7 @@ from fedft.tensors import Arrays
 from fedft.training.metrics import Metrics
 from fedft.training.model_runtime import ModelRuntime
 from fedft.wire import Evaluation
+from fedft.wire.peer_error import as_peer_error
 
 
 def evaluate_centrally(runtime: ModelRuntime, state: Arrays) -> tuple[EvaluationRecord, ...]:
@@ -49,8 +50,8 @@ class EvaluationTally:
                 raise FedftError(
                     Code.UNEXPECTED_REPLY, f"sent {type(reply).__name__}: {getattr(reply, 'message', '')}"
                 )
-        except FedftError as error:
-            self.problems.append(f"{client}: {error}")
+        except Exception as error:
+            self.problems.append(f"{client}: {as_peer_error(error)}")
             return
         self._examples += reply.num_examples
         for name, value in reply.metrics.items():

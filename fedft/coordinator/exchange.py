@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from fedft.errors import Code, FedftError
 from fedft.transport.flower_messages import new_message
 from fedft.transport.flower_records import pack, unpack
+from fedft.wire.peer_error import as_peer_error
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.005, 0.1
 
@@ -67,8 +68,7 @@ def exchange(
     time to live is the deadline, so that no node works on a closed round.
 
     Raises:
-        FedftError: FEDFT-7002 when the carrier refuses messages, FEDFT-6107 when a simulated client's
-            process died.
+        FedftError: FEDFT-7002 when the carrier refuses messages, and what the carrier itself raises.
         KeyboardInterrupt: when ``stopped`` says so.
 
     """
@@ -84,7 +84,6 @@ def exchange(
             if request is None:
                 continue
             answer = _answer(request, reply, time.monotonic() - start)
-            _require_engine(answer)
             again = _again(answer, terms.retries) if answer.failure else follow_up(answer)
             if again is None:
                 yield answer
@@ -124,19 +123,8 @@ def _answer(request: Request, reply: Message, seconds: float) -> Answer:
         return Answer(request, failure=" ".join(reason.split())[:300], seconds=seconds)
     try:
         return Answer(request, envelope=unpack(reply.content), seconds=seconds)
-    except FedftError as error:
-        return Answer(request, failure=str(error), seconds=seconds)
-
-
-def _require_engine(answer: Answer) -> None:
-    # Ray's pool hands work to a dead process again and again, so neither this round nor a later one
-    # would get all its clients: the engine must be started anew.
-    if "ray.exceptions." in answer.failure:
-        raise FedftError(
-            Code.SIMULATED_CLIENT_DIED,
-            f"the process of {answer.request.client} died: {answer.failure[:200]}",
-            hint="often out of memory: lower simulation.workers; the run can be resumed",
-        )
+    except Exception as error:
+        return Answer(request, failure=str(as_peer_error(error)), seconds=seconds)
 
 
 def _again(answer: Answer, retries: int) -> Request | None:

@@ -79,17 +79,24 @@ class ServerDaemon:
             )[0],
         ]
         self._http = (
-            serve_metrics(settings.metrics, metrics, self._runner.is_alive) if settings.metrics else None
+            serve_metrics(settings.metrics, metrics, self._runner.is_well) if settings.metrics else None
         )
         _log.info("link on %s, admin on %s, metrics on %s", settings.link, settings.admin, settings.metrics)
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; the run that goes on then is continued at the next start."""
+        """Serve until SIGTERM or SIGINT; the run that goes on then is continued at the next start.
+
+        Raises:
+            FedftError: FEDFT-6214 when the coordinating thread has ended by itself, so that the process ends
+                too and whoever watches over it starts it again.
+
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         self._runner.start()
-        while not self._stop.wait(0.5):
+        while not self._stop.wait(0.5) and self._runner.is_alive():
             pass
+        lost = not self._stop.is_set()
         self._runner.end()
         ended = [server.stop(_GRACE) for server in self._servers]
         self._runner.join(10 * _GRACE)
@@ -97,6 +104,10 @@ class ServerDaemon:
             each.wait(2 * _GRACE)
         if self._http is not None:
             self._http.shutdown()
+        if lost:
+            raise FedftError(
+                Code.COORDINATOR_ENDED, "the coordinating thread has ended", hint="see the log above"
+            )
 
 
 def _lock(folder: Path) -> IO[str]:

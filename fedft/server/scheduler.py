@@ -19,7 +19,6 @@ from fedft.store import RunRecord, RunStore
 from fedft.transport.broker import Broker
 
 _log = logging.getLogger("fedft.server")
-# Too few clients, or too few updates: that mends itself when sites come back.
 
 
 class Scheduler(threading.Thread):
@@ -27,6 +26,11 @@ class Scheduler(threading.Thread):
 
     What is wanted of a run is on disk before the call returns, so that a server that is killed goes on by
     itself with what was running, and leaves alone what was paused.
+
+    Attributes:
+        current: id of the run that is carried on now, empty for none.
+        trouble: why nothing can be carried on at the moment, empty when something can.
+
     """
 
     def __init__(
@@ -46,6 +50,11 @@ class Scheduler(threading.Thread):
         self._ending = threading.Event()
         self._wake = threading.Event()
         self.current = ""
+        self.trouble = ""
+
+    def is_well(self) -> bool:
+        """Whether the thread lives and was not kept from its work the last time that it looked for some."""
+        return self.is_alive() and not self.trouble
 
     # -- what the operator can ask -----------------------------------------------------------------------
 
@@ -61,8 +70,8 @@ class Scheduler(threading.Thread):
         return self._turn(reference, "paused", allowed=("run",))
 
     def resume(self, reference: str) -> RunRecord:
-        """Go on with a run that was paused or has failed."""
-        return self._turn(reference, "run", allowed=("paused",))
+        """Go on with a run that was paused or has failed, or try one at once that waits for something."""
+        return self._turn(reference, "run", allowed=("paused", "run"))
 
     def stop(self, reference: str) -> RunRecord:
         """End a run for good."""
@@ -97,12 +106,22 @@ class Scheduler(threading.Thread):
     # -- the thread --------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Carry on until ended."""
+        """Carry on until ended, whatever happens; what the loop does not know is logged and tried again."""
         while not self._ending.is_set():
             self._wake.clear()
-            run = self._next()
-            if run is None or not self._carry(run):
+            try:
+                again = self._turn_once()
+                self.trouble = ""
+            except Exception as error:
+                self.trouble = str(error)
+                _log.exception("the coordinating loop goes on in %g s", self._retry_seconds)
+                again = False
+            if not again:
                 self._wake.wait(self._retry_seconds)
+
+    def _turn_once(self) -> bool:
+        run = self._next()
+        return run is not None and self._carry(run)
 
     def _next(self) -> RunRecord | None:
         wanted = self._registry.wanted()

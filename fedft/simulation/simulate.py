@@ -14,6 +14,7 @@ from fedft.config.load import from_json, to_json
 from fedft.coordinator.coordinator import Coordinator
 from fedft.coordinator.events import Notice, Observer, nobody
 from fedft.errors import Code, FedftError
+from fedft.simulation.ray_grid import RayGrid
 from fedft.store import RunRecord, RunStore
 
 
@@ -74,7 +75,7 @@ def _ray(run: RunRecord, config: RunConfig, store: RunStore, observer: Observer)
 
     @server_app.main()
     def main(grid: Grid, _context: Any) -> None:
-        coordinator = Coordinator(grid, store, run, observe=observer, stopped=stop.is_set)
+        coordinator = Coordinator(RayGrid(grid), store, run, observe=observer, stopped=stop.is_set)
         outcome.keep(coordinator.execute)
 
     try:

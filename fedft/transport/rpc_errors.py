@@ -13,7 +13,8 @@ from fedft.errors import Code, FedftError, Kind
 
 _CODE = re.compile(r"^(FEDFT-[0-9]{4}) (.*)$", re.DOTALL)
 _HINT = "\x1f"
-_TLS_WORDS = ("handshake", "certificate", "ssl", "tls", "peer name")
+# A handshake that was cut or timed out is a matter of the line, not of certificates.
+_TLS_WORDS = ("certificate", "ssl_error_ssl", "peer name")
 _STATUS = {
     Kind.RETRY: grpc.StatusCode.UNAVAILABLE,
     Kind.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,

@@ -44,6 +44,11 @@ MAX_TEXT = 4096
 MAX_METRICS = 64
 MAX_CODECS = 32
 MAX_SEED = 64
+MAX_COUNT = 1 << 40
+"""Of samples, steps and updates: the sum over a million clients still fits 63 bits."""
+MAX_METRIC = 1e100
+"""Magnitude of a metric: a sum over clients, each weighted with ``MAX_COUNT``, stays finite."""
+MAX_SECONDS = 31 * 86_400.0
 
 
 def decode_instruction(payload: bytes) -> Instruction:
@@ -60,7 +65,7 @@ def decode_instruction(payload: bytes) -> Instruction:
     _expect(len(message.codec_seed) <= MAX_SEED, "codec_seed", len(message.codec_seed))
     _expect(len(message.accepted_codecs) <= MAX_CODECS, "accepted_codecs", len(message.accepted_codecs))
     deadline = message.deadline_seconds
-    _expect(math.isfinite(deadline) and deadline > 0, "deadline_seconds", deadline)
+    _expect(0 < deadline <= MAX_SECONDS, "deadline_seconds", deadline)
     max_norm = message.max_update_norm
     _expect(math.isfinite(max_norm) and max_norm >= 0, "max_update_norm", max_norm)
     setup = message.setup
@@ -76,7 +81,8 @@ def decode_instruction(payload: bytes) -> Instruction:
         codec_seed=message.codec_seed,
         deadline_seconds=deadline,
         acknowledgements=tuple(
-            Acknowledgement(ack.round, ack.update_seq, ack.accepted) for ack in message.acknowledgements
+            Acknowledgement(ack.round, _count(ack.update_seq, "update_seq"), ack.accepted)
+            for ack in message.acknowledgements
         ),
         required_features=tuple(message.required_features),
         max_update_norm=max_norm,
@@ -111,8 +117,8 @@ def _update(update: pb.Update) -> Update:
         round=_round(update),
         model=_model(update),
         client_id=_text(update.client_id, "client_id", MAX_NAME),
-        update_seq=update.update_seq,
-        num_examples=update.num_examples,
+        update_seq=_count(update.update_seq, "update_seq"),
+        num_examples=_count(update.num_examples, "num_examples"),
         shards=_shards(update.shards),
         metrics=_metrics(update.metrics),
         privacy=_privacy(update.privacy) if update.HasField("privacy") else None,
@@ -125,7 +131,7 @@ def _evaluation(evaluation: pb.Evaluation) -> Evaluation:
         round=_round(evaluation),
         model=_model(evaluation),
         client_id=_text(evaluation.client_id, "client_id", MAX_NAME),
-        num_examples=evaluation.num_examples,
+        num_examples=_count(evaluation.num_examples, "num_examples"),
         metrics=_metrics(evaluation.metrics),
     )
 
@@ -136,7 +142,7 @@ def _hello(hello: pb.Hello) -> Hello:
     return Hello(
         client_id=_text(hello.client_id, "client_id", MAX_NAME),
         base_digest=_digest(hello.base_digest, "base_digest"),
-        num_examples=hello.num_examples,
+        num_examples=_count(hello.num_examples, "num_examples"),
         wire_version=hello.wire_version,
         codecs={codec.id: codec.version for codec in hello.codecs},
         features=tuple(_text(feature, "features", MAX_NAME) for feature in hello.features),
@@ -155,7 +161,7 @@ def _privacy(message: pb.PrivacyStatement) -> PrivacyStatement:
         noise_multiplier=message.noise_multiplier,
         max_grad_norm=message.max_grad_norm,
         sample_rate=message.sample_rate,
-        steps=message.steps,
+        steps=_count(message.steps, "steps"),
         epsilon=message.epsilon,
         delta=message.delta,
         accountant=_text(message.accountant, "accountant", MAX_NAME),
@@ -198,11 +204,16 @@ def _code(text: str) -> Code:
         raise FedftError(Code.FIELD_OUT_OF_BOUNDS, f"code is {text[:40]!r}") from None
 
 
+def _count(value: int, field: str) -> int:
+    _expect(value <= MAX_COUNT, field, value)
+    return value
+
+
 def _metrics(metrics: Mapping[str, float]) -> dict[str, float]:
     _expect(len(metrics) <= MAX_METRICS, "metrics", len(metrics))
     for name, value in metrics.items():
         _text(name, "metrics", MAX_NAME)
-        _expect(math.isfinite(value), f"metric {name[:40]}", value)
+        _expect(abs(value) <= MAX_METRIC, f"metric {name[:40]}", value)
     return dict(sorted(metrics.items()))
 
 

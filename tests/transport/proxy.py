@@ -1,17 +1,21 @@
-"""A TCP proxy that counts bytes and cuts connections, as a network would."""
+"""A TCP proxy that counts bytes, delays them and cuts connections, as a network would."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 
 
 class Proxy:
-    """Forwards to ``port``; ``cut_up`` and ``cut_down`` cut every connection after so many more bytes."""
+    """Forwards to ``port``, every byte ``delay`` seconds late.
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    ``cut_up`` and ``cut_down`` cut every connection after so many more bytes.
+    """
+
+    def __init__(self, port: int, delay: float = 0.0) -> None:
+        self._target, self._delay = port, delay
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.up = self.down = self.cuts = 0
@@ -61,6 +65,7 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         try:
             while data := source.recv(65536):
+                time.sleep(self._delay)
                 sink.sendall(data)
                 setattr(self, way, getattr(self, way) + len(data))
                 left = self._limits[way]

@@ -190,7 +190,7 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         settings = self._settings
         certificate = load_certificate(settings.tls.certificate)
         return {
-            "status": "ok" if self._runner.is_alive() else "the coordinating thread has ended",
+            "status": self._runner.trouble or "ok",
             "version": fedft.__version__,
             "up_seconds": time.time() - self._started,
             "connected": sorted(session.name for session in self._board.sessions()),
