@@ -6,13 +6,14 @@ strings, so that a name can be checked without an import of torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedft.registry import Registry
 
 if TYPE_CHECKING:
     from fedft.adapters.initialisers.interface import Initialiser
     from fedft.methods.interface import Method
+    from fedft.training.task import Task
 
 FRAMES: Registry[Initialiser] = Registry(
     "frame initialiser",
@@ -32,4 +33,14 @@ METHODS: Registry[Method] = Registry(
     "fedft.methods",
     "fedft.methods.interface:Method",
     {"fedsb": "fedft.methods.fedsb:FEDSB"},
+)
+
+TASKS: Registry[type[Task[Any]]] = Registry(
+    "task",
+    "fedft.tasks",
+    "fedft.training.task:Task",
+    {
+        "causal-lm": "fedft.training.causal_lm:CausalLM",
+        "sequence-classification": "fedft.training.sequence_classification:SequenceClassification",
+    },
 )

@@ -30,8 +30,7 @@ class Registry(Generic[T]):
     Args:
         what: the kind, as in "no ... is called".
         group: the entry points' group, such as ``fedft.frames``.
-        interface: reference to the class that everything here is an instance of; a protocol must be
-            ``runtime_checkable``.
+        interface: reference to the class that everything here is an instance or a subclass of.
         built_in: references by name, in the order in which they are listed.
 
     """
@@ -109,7 +108,7 @@ class Registry(Generic[T]):
                 hint="repair that package",
             ) from error
         interface: Any = resolve_name(self._interface)
-        if not isinstance(thing, interface):
+        if not (isinstance(thing, interface) or (isinstance(thing, type) and issubclass(thing, interface))):
             raise FedftError(
                 Code.EXTENSION_UNUSABLE,
                 f"{claim}, which is {type(thing).__name__}, not {interface.__name__}",

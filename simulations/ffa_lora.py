@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from fedft.adapters import resolve_targets
 from fedft.config import RunConfig
 from fedft.training.model_runtime import ModelRuntime
-from fedft.training.private import synthetic_samples, train_private
+from fedft.training.private import train_private
 from fedft.training.private_schedule import private_rounds
 
 
@@ -73,7 +73,7 @@ def train_ffa(config: RunConfig, rank: int) -> float:
                 config.training,
                 plans[client],
                 max_grad_norm=config.privacy.max_grad_norm,
-                probe=synthetic_samples(config, runtime.base.model, runtime.base.tokenizer),
+                probe=runtime.task.synthetic_samples(runtime.base.model),
                 adapters=matrices,
                 head=heads,
                 first_step=number * plans[client].steps,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 import torch.nn.functional as F
@@ -13,11 +13,10 @@ from transformers.pytorch_utils import Conv1D
 
 from fedft.adapters.attach import AdapterHandle
 
-TaskType = Literal["CAUSAL_LM", "SEQ_CLS"]
 _PREFIX = "base_model.model."
 
 
-def export_peft(handle: AdapterHandle, folder: Path, *, base_model: str, task_type: TaskType) -> None:
+def export_peft(handle: AdapterHandle, folder: Path, *, base_model: str, task_type: str) -> None:
     """Write ``adapter_config.json`` and ``adapter_model.safetensors`` for ``PeftModel.from_pretrained``.
 
     ``lora_B lora_A`` is the change of the original weight, with ``alpha = r``, so that PEFT's factor is 1. A
@@ -69,7 +68,7 @@ def _names_under(model: nn.Module, module: str) -> set[str]:
 
 
 def _config(
-    handle: AdapterHandle, base_model: str, task_type: TaskType, rank: int, saved: list[str]
+    handle: AdapterHandle, base_model: str, task_type: str, rank: int, saved: list[str]
 ) -> dict[str, Any]:
     transposed = [isinstance(module, Conv1D) for module in handle.originals.values()]
     return {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedft.registries import FRAMES, METHODS
+from fedft.registries import FRAMES, METHODS, TASKS
 
 if TYPE_CHECKING:
     from fedft.config.schema import RunConfig
@@ -32,6 +32,7 @@ class ContradictionError(ValueError):
 def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     """Yield everything in which a configuration contradicts itself."""
     yield from METHODS.get(config.method).contradictions(config)
+    yield from TASKS.get(config.task.kind).contradictions(config)
     yield from _model(config)
     yield from _training(config)
     yield from _rounds(config)
@@ -97,20 +98,11 @@ def _rounds(config: RunConfig) -> Iterator[Contradiction]:
 
 def _data(config: RunConfig) -> Iterator[Contradiction]:
     partition = config.data.partition
-    task = ("task.kind", "data.partition.kind")
-    if config.task.kind == "sequence-classification" and len(config.task.labels) < 2:
-        yield Contradiction(
-            "task.labels",
-            f"classification needs at least two class names, got {list(config.task.labels)}",
-            ("task.kind",),
-        )
     if partition.kind == "field" and not partition.field:
         yield Contradiction(
-            "data.partition.field", 'partition kind "field" needs the name of a field', task[1:]
-        )
-    if partition.kind == "dirichlet" and config.task.kind == "causal-lm" and not partition.field:
-        yield Contradiction(
-            "data.partition.field", "a Dirichlet split of causal-lm data needs a field to skew by", task
+            "data.partition.field",
+            'partition kind "field" needs the name of a field',
+            ("data.partition.kind",),
         )
     initialiser = config.adapter.initialiser
     if FRAMES.get(initialiser).needs == "gradients" and not config.data.public:
@@ -122,10 +114,10 @@ def _data(config: RunConfig) -> Iterator[Contradiction]:
 
 
 def _evaluation(config: RunConfig) -> Iterator[Contradiction]:
-    if config.evaluation.exact_match and config.task.kind != "causal-lm":
+    if config.evaluation.exact_match and not TASKS.get(config.task.kind).generates:
         yield Contradiction(
             "evaluation.exact_match",
-            f"only a causal-lm task generates answers, not {config.task.kind}",
+            f"a {config.task.kind} task generates no answers",
             ("task.kind",),
         )
     if config.evaluation.every and not config.data.test:

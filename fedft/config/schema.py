@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedft.config.named import Named, OpenSection, Section
 from fedft.config.rules import ContradictionError, contradictions
-from fedft.registries import FRAMES, METHODS
+from fedft.registries import FRAMES, METHODS, TASKS
 
 
 def _split(value: object) -> object:
@@ -37,10 +37,10 @@ class ModelSection(Section):
     chat_template: str = Field("", description="Jinja chat template that replaces the tokenizer's own")
 
 
-class TaskSection(Section):
+class TaskSection(OpenSection):
     """What is learned and how a sample is cut to length."""
 
-    kind: Literal["causal-lm", "sequence-classification"] = Field("causal-lm", description="the task")
+    kind: Annotated[str, Named(TASKS)] = Field("causal-lm", description="the task")
     labels: Names = Field((), description="class names in label order (classification)")
     max_length: int = Field(256, ge=2, le=131072, description="longest sample, in tokens")
     too_long: Literal["truncate", "drop", "error"] = Field(
@@ -278,14 +278,14 @@ class RunConfig(Section):
         "fedsb",
         description="the federated method; fedsb: square matrices R in a frozen frame, averaged exactly",
     )
-    model: ModelSection = ModelSection()
-    task: TaskSection = TaskSection()
+    model: ModelSection = Field(default_factory=ModelSection)
+    task: TaskSection = Field(default_factory=TaskSection)
     data: DataSection = DataSection()
-    adapter: AdapterSection = AdapterSection()
+    adapter: AdapterSection = Field(default_factory=AdapterSection)
     training: TrainingSection = TrainingSection()
     privacy: PrivacySection = PrivacySection()
     rounds: RoundsSection = RoundsSection()
-    codec: CodecSection = CodecSection()
+    codec: CodecSection = Field(default_factory=CodecSection)
     evaluation: EvaluationSection = EvaluationSection()
     simulation: SimulationSection = SimulationSection()
     store: StoreSection = StoreSection()

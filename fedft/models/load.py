@@ -13,8 +13,9 @@ from torch import nn
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import Code, FedftError
 from fedft.models.digest import weights_digest
-from fedft.models.quantised import class_and_changes, load_nf4, refuse_quantised
+from fedft.models.quantised import load_nf4, refuse_quantised
 from fedft.models.sources import resolve_source
+from fedft.registries import TASKS
 
 Tokenizer = Any
 """A transformers tokenizer; what its loaders return has no type."""
@@ -112,14 +113,15 @@ def _quiet() -> Iterator[None]:
 def _load(place: str, model: ModelSection, task: TaskSection) -> tuple[Any, list[str]]:
     """Return the model and the parameters that the checkpoint did not fill: absent, or of another shape."""
     refuse_quantised(place, model)
-    auto_class, changes = class_and_changes(task)
-    options: dict[str, Any] = {"dtype": getattr(torch, model.dtype), "output_loading_info": True, **changes}
+    kind = TASKS.get(task.kind)
+    options: dict[str, Any] = {"dtype": getattr(torch, model.dtype), "output_loading_info": True}
+    options |= kind.model_changes(task)
     if model.revision:
         options["revision"] = model.revision
-    if task.kind != "causal-lm":
+    if kind.has_head:
         # A head for other classes; a base that does not fit is refused below.
         options["ignore_mismatched_sizes"] = True
-    loaded, info = auto_class.from_pretrained(place, **options)
+    loaded, info = kind.auto_class().from_pretrained(place, **options)
     mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
     return loaded, sorted({*info["missing_keys"], *mismatched})
 
@@ -134,8 +136,8 @@ def _load_tokenizer(place: str, model: ModelSection) -> Tokenizer:
 
 
 def _head_names(model: Any, task: TaskSection) -> tuple[str, ...]:
-    """Parameters outside the backbone; a causal LM's output layer belongs to its base."""
-    if task.kind == "causal-lm":
+    """Parameters outside the backbone; without a head of the task's own all belong to the base."""
+    if not TASKS.get(task.kind).has_head:
         return ()
     backbone = f"{model.base_model_prefix}."
     return tuple(name for name, _ in model.named_parameters() if not name.startswith(backbone))

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import Code, FedftError
+from fedft.registries import TASKS
 
 _FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
@@ -35,7 +36,8 @@ def load_nf4(place: str, model: ModelSection, task: TaskSection) -> tuple[Any, l
     from fedft.quant import is_quantised, load_quantised, load_quantising
 
     folder = _folder(place, model.revision)
-    auto_class, changes = class_and_changes(task)
+    kind = TASKS.get(task.kind)
+    auto_class, changes = kind.auto_class(), kind.model_changes(task)
     dtype = getattr(torch, model.dtype)
     if is_quantised(folder):
         loaded, missing, _ = load_quantised(folder, auto_class, dtype=dtype, **changes)
@@ -72,21 +74,6 @@ def refuse_quantised(place: str, model: ModelSection) -> None:
             f"the weights of {model.source} are stored quantised, but model.quant is {model.quant!r}",
             hint='set model.quant = "nf4" for NF4 weights, or name the model in full precision',
         )
-
-
-def class_and_changes(task: TaskSection) -> tuple[Any, dict[str, Any]]:
-    """Return transformers' class for a task, and what the task changes in a model's configuration."""
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    if task.kind == "causal-lm":
-        return AutoModelForCausalLM, {}
-    names = dict(enumerate(task.labels))
-    changes = {
-        "num_labels": len(names),
-        "id2label": names,
-        "label2id": {name: index for index, name in names.items()},
-    }
-    return AutoModelForSequenceClassification, changes
 
 
 def _folder(place: str, revision: str) -> Path:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from fedft.adapters import export_peft, merge
-from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.coordinator.evaluation import records_of
 from fedft.data.readers import load_records
@@ -72,12 +71,8 @@ def export_run(
     runtime = open_round(store, run, round_number)
     if kind == "peft":
         base = runtime.config.model.source
-        export_peft(runtime.adapters, out, base_model=base, task_type=_task_type(runtime.config))
+        export_peft(runtime.adapters, out, base_model=base, task_type=type(runtime.task).peft_type)
     else:
         merge(runtime.adapters).save_pretrained(out)  # type: ignore[operator]
     runtime.base.tokenizer.save_pretrained(out)
     return out
-
-
-def _task_type(config: RunConfig) -> Literal["CAUSAL_LM", "SEQ_CLS"]:
-    return "CAUSAL_LM" if config.task.kind == "causal-lm" else "SEQ_CLS"

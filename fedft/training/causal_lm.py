@@ -4,27 +4,61 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedft.config.schema import DataSection, TaskSection
+from fedft.config import RunConfig
+from fedft.config.rules import Contradiction
 from fedft.data.causal import causal_samples
 from fedft.data.records import Records
 from fedft.data.report import DataReport
-from fedft.data.samples import CausalSample, Tokenizer
+from fedft.data.samples import CausalSample
 from fedft.training.evaluate import evaluating
 from fedft.training.generate import greedy
 from fedft.training.metrics import Mean, Metrics, tally
-from fedft.training.task import IGNORED, Batch, batches_by_length, device_of, pad, to_device
+from fedft.training.task import (
+    IGNORED,
+    Batch,
+    Task,
+    batches_by_length,
+    device_of,
+    pad,
+    synthetic_ids,
+    to_device,
+)
 
 
-class CausalLM:
+class CausalLM(Task[CausalSample]):
     """Predict a completion's tokens from the prompt: the `Task` of language models."""
 
-    def __init__(self, task: TaskSection, data: DataSection, tokenizer: Tokenizer) -> None:
-        self._task, self._data, self._tokenizer = task, data, tokenizer
+    peft_type = "CAUSAL_LM"
+    has_head = False
+    generates = True
+
+    @classmethod
+    def auto_class(cls) -> Any:
+        """Return the class of language models, whose output layer belongs to the base."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM
+
+    @classmethod
+    def contradictions(cls, config: RunConfig) -> Iterator[Contradiction]:
+        """Yield a skew by labels, of which there are none."""
+        partition = config.data.partition
+        if partition.kind == "dirichlet" and not partition.field:
+            yield Contradiction(
+                "data.partition.field",
+                "a Dirichlet split of causal-lm data needs a field to skew by",
+                ("task.kind", "data.partition.kind"),
+            )
+
+    def synthetic_samples(self, model: nn.Module) -> list[CausalSample]:
+        """Return samples whose second half is the completion."""
+        return [CausalSample(ids, len(ids) // 2, "", "") for ids in synthetic_ids(model)]
 
     def prepare(self, records: Records) -> tuple[list[CausalSample], DataReport]:
         """See `fedft.data.causal.causal_samples`."""

@@ -11,8 +11,8 @@ import torch
 from fedft.adapters import resolve_targets
 from fedft.config import RunConfig
 from fedft.errors import Code, FedftError
-from fedft.models.quantised import class_and_changes
 from fedft.models.sources import resolve_source
+from fedft.registries import TASKS
 from fedft.training.memory_plan import MemoryPlan, plan_memory
 
 
@@ -31,10 +31,10 @@ def plan_run(config: RunConfig, *, batch: int = 0, tokens: int = 0) -> MemoryPla
     """
     from transformers import AutoConfig
 
-    auto_class, changes = class_and_changes(config.task)
+    task = TASKS.get(config.task.kind)
     place, revision = resolve_source(config.model.source), config.model.revision or None
     try:
-        described = AutoConfig.from_pretrained(place, revision=revision, **changes)
+        described = AutoConfig.from_pretrained(place, revision=revision, **task.model_changes(config.task))
     except (OSError, ValueError) as error:
         raise FedftError(
             Code.MODEL_LOAD_FAILED,
@@ -44,7 +44,7 @@ def plan_run(config: RunConfig, *, batch: int = 0, tokens: int = 0) -> MemoryPla
     patterns = config.adapter.targets
 
     def make() -> Any:
-        return auto_class.from_config(described, dtype=getattr(torch, config.model.dtype))
+        return task.auto_class().from_config(described, dtype=getattr(torch, config.model.dtype))
 
     return plan_memory(
         make,

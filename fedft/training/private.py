@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
-from fedft.data.samples import CausalSample, ClassSample
 from fedft.errors import Code, FedftError
 from fedft.privacy.mechanisms.dp_sgd import DpSgd
 from fedft.training.loop import make_optimizer, set_rates
 from fedft.training.private_schedule import PrivateRounds
 from fedft.training.task import Task, batches_by_length, device_of, to_device
-
-_MADE_UP_LENGTHS = (7, 4, 5)
 
 
 def train_private(
@@ -80,27 +75,3 @@ def train_private(
             for chunk in batches_by_length(drawn, section.micro_batch_size or max(len(drawn), 1)):
                 private.accumulate(to_device(task.collate(chunk), device))
             private.step()
-
-
-def synthetic_samples(config: RunConfig, model: nn.Module, tokenizer: Any) -> list[Any]:
-    """Return a few samples of random tokens, of several lengths, for a task of this configuration."""
-    return list(_causal(model) if config.task.kind == "causal-lm" else _classes(config, model, tokenizer))
-
-
-def _causal(model: nn.Module) -> Iterator[CausalSample]:
-    for ids in _token_ids(model):
-        yield CausalSample(ids, len(ids) // 2, "", "")
-
-
-def _classes(config: RunConfig, model: nn.Module, tokenizer: Any) -> Iterator[ClassSample]:
-    typed = "token_type_ids" in tokenizer.model_input_names
-    for index, ids in enumerate(_token_ids(model)):
-        label = index % len(config.task.labels)
-        yield ClassSample(ids, (0,) * len(ids) if typed else (), label, "")
-
-
-def _token_ids(model: nn.Module) -> Iterator[tuple[int, ...]]:
-    generator = torch.Generator().manual_seed(0)
-    words = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    for length in _MADE_UP_LENGTHS:
-        yield tuple(torch.randint(words, (length,), generator=generator).tolist())

@@ -6,7 +6,7 @@ from fedft.codecs import Manifest
 from fedft.privacy.mechanisms.sketch import SketchPlan
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
-from fedft.training.private import synthetic_samples, train_private
+from fedft.training.private import train_private
 from fedft.training.private_schedule import PrivateRounds
 from fedft.training.sketch import sketch_client, sketch_manifest, sketch_plan
 
@@ -25,7 +25,7 @@ def train_client(runtime: ModelRuntime, client: int, rounds: PrivateRounds, *, r
         config.training,
         rounds,
         max_grad_norm=config.privacy.max_grad_norm,
-        probe=synthetic_samples(config, base.model, base.tokenizer),
+        probe=runtime.task.synthetic_samples(base.model),
         adapters=matrices,
         head=head,
         first_step=(round_number - 1) * rounds.steps,
@@ -49,6 +49,6 @@ def sketch_of(runtime: ModelRuntime, client: int, rounds: PrivateRounds) -> tupl
         plan,
         max_norm=config.privacy.sketch_max_norm,
         micro_batch=config.training.micro_batch_size or config.training.batch_size,
-        probe=synthetic_samples(config, base.model, base.tokenizer),
+        probe=runtime.task.synthetic_samples(base.model),
     )
     return arrays, sketch_manifest(plan)

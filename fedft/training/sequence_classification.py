@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedft.config.schema import DataSection, TaskSection
+from fedft.config import RunConfig
+from fedft.config.rules import Contradiction
+from fedft.config.schema import TaskSection
 from fedft.data.classes import class_samples
 from fedft.data.records import Records
 from fedft.data.report import DataReport
-from fedft.data.samples import ClassSample, Tokenizer
+from fedft.data.samples import ClassSample
 from fedft.training.evaluate import evaluating
 from fedft.training.metrics import Mean, Metrics, tally
-from fedft.training.task import Batch, batches_by_length, device_of, pad, to_device
+from fedft.training.task import Batch, Task, batches_by_length, device_of, pad, synthetic_ids, to_device
 
 
-class SequenceClassification:
+class SequenceClassification(Task[ClassSample]):
     """Name a text's class: the `Task` of encoders with a classification head."""
 
-    def __init__(self, task: TaskSection, data: DataSection, tokenizer: Tokenizer) -> None:
-        self._task, self._data, self._tokenizer = task, data, tokenizer
+    peft_type = "SEQ_CLS"
+    has_head = True
+
+    @classmethod
+    def auto_class(cls) -> Any:
+        """Return the class of models with a classification head."""
+        from transformers import AutoModelForSequenceClassification
+
+        return AutoModelForSequenceClassification
+
+    @classmethod
+    def model_changes(cls, task: TaskSection) -> dict[str, Any]:
+        """Return the classes' number and names."""
+        names = dict(enumerate(task.labels))
+        return {
+            "num_labels": len(names),
+            "id2label": names,
+            "label2id": {name: index for index, name in names.items()},
+        }
+
+    @classmethod
+    def contradictions(cls, config: RunConfig) -> Iterator[Contradiction]:
+        """Yield classes that are no choice."""
+        if len(config.task.labels) < 2:
+            yield Contradiction(
+                "task.labels",
+                f"classification needs at least two class names, got {list(config.task.labels)}",
+                ("task.kind",),
+            )
+
+    def synthetic_samples(self, model: nn.Module) -> list[ClassSample]:
+        """Return samples of every class in turn."""
+        typed = "token_type_ids" in self._tokenizer.model_input_names
+        return [
+            ClassSample(ids, (0,) * len(ids) if typed else (), index % len(self._task.labels), "")
+            for index, ids in enumerate(synthetic_ids(model))
+        ]
 
     def prepare(self, records: Records) -> tuple[list[ClassSample], DataReport]:
         """See `fedft.data.classes.class_samples`."""

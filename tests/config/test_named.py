@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Annotated
 
 import pytest
@@ -66,3 +68,10 @@ def test_an_option_is_checked_by_its_owner(table: dict[str, object], place: str,
     (error,) = caught.value.errors()
     assert error["loc"] == (place,)
     assert message in error["msg"]
+
+
+def test_the_schema_imports_no_model_library() -> None:
+    """Names are checked without torch; only what a configuration names is imported, when it is checked."""
+    code = "import sys, fedft.config; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
