@@ -321,6 +321,7 @@ class Code(StrEnum):
     SECAGG_STATE_DAMAGED = "FEDFT-8825"
     GRID_INVALID = "FEDFT-8826"
     GRID_MISMATCH = "FEDFT-8827"
+    NOISE_SHARE_INVALID = "FEDFT-8828"
 
     # 9xxx Quantisation and kernels
     KERNEL_CHOICE_INVALID = "FEDFT-9001"
