@@ -33,7 +33,7 @@ def total(updates) -> ExactAccumulator:
     return accumulator
 
 
-def test_a_thousand_permutations_and_groupings_give_one_digest(updates):
+def test_a_thousand_permutations_and_groupings_give_one_digest(updates) -> None:
     expected = total(updates)
     mean = {name: value.tobytes() for name, value in expected.mean().items()}
     rng = np.random.default_rng(6)
@@ -51,7 +51,7 @@ def test_a_thousand_permutations_and_groupings_give_one_digest(updates):
     assert {name: value.tobytes() for name, value in result.mean().items()} == mean
 
 
-def test_mean_is_the_mean_of_fractions(updates):
+def test_mean_is_the_mean_of_fractions(updates) -> None:
     mean = total(updates).mean()
     weights = sum(weight for _, weight in updates)
     for name, array in mean.items():
@@ -64,7 +64,7 @@ def test_mean_is_the_mean_of_fractions(updates):
             )
 
 
-def test_mean_of_one_update_is_that_update():
+def test_mean_of_one_update_is_that_update() -> None:
     state = random_state(3)
     accumulator = ExactAccumulator(MANIFEST)
     accumulator.add(state, 17)
@@ -72,7 +72,7 @@ def test_mean_of_one_update_is_that_update():
         assert np.array_equal(value, state[name])
 
 
-def test_float_sums_of_the_same_updates_do_depend_on_order(updates):
+def test_float_sums_of_the_same_updates_do_depend_on_order(updates) -> None:
     """The oracle of the permutation test can tell: summed in float32, the bits change."""
 
     def plain(order) -> bytes:
@@ -93,7 +93,7 @@ def test_float_sums_of_the_same_updates_do_depend_on_order(updates):
         (0.0, (1 << 20) + 1, "FEDFT-5009"),
     ],
 )
-def test_refused_contributions_change_nothing(change, weight, code):
+def test_refused_contributions_change_nothing(change, weight, code) -> None:
     accumulator = total([(random_state(1), 2)])
     before = accumulator.digest()
     state = random_state(2)
@@ -104,7 +104,7 @@ def test_refused_contributions_change_nothing(change, weight, code):
     assert accumulator.count == 1
 
 
-def test_wrong_names_shapes_and_types_are_refused():
+def test_wrong_names_shapes_and_types_are_refused() -> None:
     for change in ({"extra": np.zeros(2, np.float32)}, {"layer.0.R": np.zeros((4, 5), np.float32)}):
         with pytest.raises(FedftError, match="FEDFT-4015"):
             ExactAccumulator(MANIFEST).add(random_state(1) | change, 1)
@@ -112,7 +112,7 @@ def test_wrong_names_shapes_and_types_are_refused():
         ExactAccumulator(MANIFEST).add(random_state(1) | {"layer.0.R": np.zeros((4, 4))}, 1)
 
 
-def test_only_accumulators_of_the_same_kind_merge():
+def test_only_accumulators_of_the_same_kind_merge() -> None:
     for other in (
         ExactAccumulator(MANIFEST, fraction_bits=40),
         ExactAccumulator(MANIFEST, seed=b"other"),
@@ -125,17 +125,17 @@ def test_only_accumulators_of_the_same_kind_merge():
 @pytest.mark.parametrize(
     "caps", [{"fraction_bits": 60}, {"max_weight": 1 << 31, "fraction_bits": 10}, {"max_abs": 2.0**40}]
 )
-def test_caps_that_could_overflow_are_refused(caps):
+def test_caps_that_could_overflow_are_refused(caps) -> None:
     with pytest.raises(FedftError, match="FEDFT-5012"):
         ExactAccumulator(MANIFEST, **caps)
 
 
-def test_an_empty_mean_is_refused():
+def test_an_empty_mean_is_refused() -> None:
     with pytest.raises(FedftError, match="FEDFT-5014"):
         ExactAccumulator(MANIFEST).mean()
 
 
-def test_a_contribution_at_every_cap_is_exact():
+def test_a_contribution_at_every_cap_is_exact() -> None:
     accumulator = ExactAccumulator(MANIFEST)
     state = {name: np.full_like(value, -1024.0) for name, value in random_state(0).items()}
     for _ in range(50):

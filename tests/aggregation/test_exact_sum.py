@@ -30,7 +30,7 @@ def add(total: ExactSum, values: list[float], weight: int) -> None:
     )
 )
 @settings(max_examples=150, deadline=None)
-def test_sum_equals_the_sum_of_fractions(contributions):
+def test_sum_equals_the_sum_of_fractions(contributions) -> None:
     total = ExactSum(3, FRACTION_BITS)
     for values, weight in contributions:
         add(total, values, weight)
@@ -45,7 +45,7 @@ def test_sum_equals_the_sum_of_fractions(contributions):
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))
 @settings(max_examples=50, deadline=None)
-def test_many_wide_contributions_carry_without_loss(seed, rounds):
+def test_many_wide_contributions_carry_without_loss(seed, rounds) -> None:
     """Weights and values at their caps take the two-limb path and overflow the low limb again and again."""
     rng = np.random.default_rng(seed)
     total = ExactSum(4, 48)
@@ -61,7 +61,7 @@ def test_many_wide_contributions_carry_without_loss(seed, rounds):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_narrow_contributions_carry_before_the_low_limb_overflows(sign):
+def test_narrow_contributions_carry_before_the_low_limb_overflows(sign) -> None:
     """Each is below 2**62 and takes the one-limb path; a few of them do not fit an int64."""
     total = ExactSum(2, 50)
     for _ in range(20):
@@ -69,7 +69,7 @@ def test_narrow_contributions_carry_before_the_low_limb_overflows(sign):
     assert total.to_integers() == [sign * 60_000 << 50, 0]
 
 
-def test_merged_sums_carry_before_the_low_limb_overflows():
+def test_merged_sums_carry_before_the_low_limb_overflows() -> None:
     total = ExactSum(1, 50)
     for _ in range(20):
         other = ExactSum(1, 50)
@@ -78,7 +78,7 @@ def test_merged_sums_carry_before_the_low_limb_overflows():
     assert total.to_integers() == [60_000 << 50]
 
 
-def test_sparse_and_dense_contributions_agree():
+def test_sparse_and_dense_contributions_agree() -> None:
     values = np.array([0.0, 1.5, 0.0, -2.25, 0.0], dtype=np.float32)
     dense, sparse = ExactSum(5, FRACTION_BITS), ExactSum(5, FRACTION_BITS)
     dense.contribution(7, 2.25).add_dense(0, values)
@@ -87,7 +87,7 @@ def test_sparse_and_dense_contributions_agree():
 
 
 @pytest.mark.parametrize("weight", [1, 3, (1 << 20) - 1])
-def test_sparse_and_dense_agree_on_the_wide_path(weight):
+def test_sparse_and_dense_agree_on_the_wide_path(weight) -> None:
     values = np.array([0.0, 1024.0, 0.0, -1000.125], dtype=np.float64)
     dense, sparse = ExactSum(4, 52), ExactSum(4, 52)
     dense.contribution(weight, 1024.0).add_dense(0, values)
@@ -96,20 +96,20 @@ def test_sparse_and_dense_agree_on_the_wide_path(weight):
     assert dense.to_integers() == [0, weight << 62, 0, -weight * (8001 << 49)]
 
 
-def test_values_between_grid_points_round_to_even():
+def test_values_between_grid_points_round_to_even() -> None:
     total = ExactSum(3, 0)
     total.contribution(1, 3.0).add_dense(0, np.array([0.5, 1.5, -2.5]))
     assert total.to_integers() == [0, 2, -2]
 
 
-def test_digest_depends_on_a_single_unit():
+def test_digest_depends_on_a_single_unit() -> None:
     one, two = ExactSum(2, FRACTION_BITS), ExactSum(2, FRACTION_BITS)
     one.contribution(1, 1.0).add_dense(0, np.array([1.0, 0.0]))
     two.contribution(1, 1.0).add_dense(0, np.array([1.0, 2.0**-FRACTION_BITS]))
     assert one.digest() != two.digest()
 
 
-def test_digest_does_not_depend_on_when_limbs_were_carried():
+def test_digest_does_not_depend_on_when_limbs_were_carried() -> None:
     """-1 is high = -1, low = 2**32 - 1 in normal form and high = 0, low = -1 before."""
     direct, detour = ExactSum(1, 0), ExactSum(1, 0)
     direct.contribution(1, 1.0).add_dense(0, np.array([-1.0]))
@@ -120,7 +120,7 @@ def test_digest_does_not_depend_on_when_limbs_were_carried():
     assert direct.to_integers() == [-1]
 
 
-def test_capacity_is_refused_before_it_is_exceeded():
+def test_capacity_is_refused_before_it_is_exceeded() -> None:
     total = ExactSum(1, 50)
     for _ in range(2**94 // (2**60 * 2**30) - 1):
         total.contribution(1 << 30, 1024.0).add_dense(0, np.array([1024.0]))

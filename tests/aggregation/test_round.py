@@ -73,7 +73,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refused_with_a_code_counted_and_without_harm(case, make_aggregator, make_update):
+def test_refused_with_a_code_counted_and_without_harm(case, make_aggregator, make_update) -> None:
     code, changes = REFUSALS[case]
     aggregator = make_aggregator()
     good = make_update(client_id="client-b")
@@ -91,7 +91,7 @@ def test_refused_with_a_code_counted_and_without_harm(case, make_aggregator, mak
     )
 
 
-def test_a_client_counts_once(make_aggregator, make_update):
+def test_a_client_counts_once(make_aggregator, make_update) -> None:
     aggregator = make_aggregator()
     aggregator.offer(CLIENT, make_update())
     before = aggregator.accumulator.digest()
@@ -100,25 +100,25 @@ def test_a_client_counts_once(make_aggregator, make_update):
     assert aggregator.counted == {CLIENT}
 
 
-def test_a_stranger_is_refused(make_aggregator, make_update):
+def test_a_stranger_is_refused(make_aggregator, make_update) -> None:
     verdict = make_aggregator().offer("client-z", make_update(client_id="client-z"))
     assert verdict.code == "FEDFT-5006"
 
 
-def test_norm_limit(make_aggregator, make_update):
+def test_norm_limit(make_aggregator, make_update) -> None:
     state = random_state(1)
     norm = float(np.sqrt(sum(np.square(value.astype(np.float64)).sum() for value in state.values())))
     assert make_aggregator(max_norm=norm * 0.999).offer(CLIENT, make_update()).code == "FEDFT-5016"
     assert make_aggregator(max_norm=norm * 1.001).offer(CLIENT, make_update()).norm == pytest.approx(norm)
 
 
-def test_a_codec_that_the_round_does_not_accept(make_aggregator, make_update):
+def test_a_codec_that_the_round_does_not_accept(make_aggregator, make_update) -> None:
     aggregator = make_aggregator(accepted=[make_codec("bf16").spec])
     assert aggregator.offer(CLIENT, make_update()).code == "FEDFT-4017"
     assert isinstance(aggregator.offer(CLIENT, make_update(codec="bf16")), UpdateAccepted)
 
 
-def test_weighting_by_examples(make_aggregator, make_update):
+def test_weighting_by_examples(make_aggregator, make_update) -> None:
     aggregator = make_aggregator()
     a, b = random_state(1), random_state(2)
     aggregator.offer(CLIENT, make_update(a, num_examples=30))
@@ -128,7 +128,7 @@ def test_weighting_by_examples(make_aggregator, make_update):
         assert np.array_equal(value, expected.astype(np.float32))
 
 
-def test_uniform_weighting_ignores_a_withheld_count(make_aggregator, make_update):
+def test_uniform_weighting_ignores_a_withheld_count(make_aggregator, make_update) -> None:
     aggregator = make_aggregator(weighting="uniform")
     a, b = random_state(1), random_state(2)
     assert aggregator.offer(CLIENT, make_update(a, num_examples=0)).weight == 1

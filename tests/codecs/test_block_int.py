@@ -17,13 +17,13 @@ def context(seed: int = 0) -> CodecContext:
 
 
 @given(st.lists(st.integers(-7, 7), min_size=1, max_size=30))
-def test_nibbles_round_trip(codes):
+def test_nibbles_round_trip(codes) -> None:
     array = np.array(codes, dtype=np.int8)
     assert np.array_equal(_from_nibbles(_to_nibbles(array), array.size), array)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_each_value_is_one_of_the_two_neighbouring_levels(bits):
+def test_each_value_is_one_of_the_two_neighbouring_levels(bits) -> None:
     values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
     state = {"x": values}
     manifest = Manifest.of(state)
@@ -33,7 +33,7 @@ def test_each_value_is_one_of_the_two_neighbouring_levels(bits):
     assert (np.abs(decoded - values) <= step * (1 + 1e-6)).all()
 
 
-def test_the_largest_value_is_never_above_the_largest_code():
+def test_the_largest_value_is_never_above_the_largest_code() -> None:
     """Where x/s rounds up, the code would be 128; one step up in the scale keeps it at 127."""
     rng = np.random.default_rng(0)
     for seed in range(300):
@@ -46,7 +46,7 @@ def test_the_largest_value_is_never_above_the_largest_code():
 
 
 @pytest.mark.parametrize("name", ["int4", "int8"])
-def test_entropy_coding_is_used_only_where_it_pays(name):
+def test_entropy_coding_is_used_only_where_it_pays(name) -> None:
     rng = np.random.default_rng(0)
     peaked, flat = rng.standard_t(2, 100_000), rng.uniform(-1, 1, 100_000)
     first_bytes = []
@@ -60,7 +60,7 @@ def test_entropy_coding_is_used_only_where_it_pays(name):
 
 
 @pytest.mark.parametrize("name", ["int4", "int8"])
-def test_codes_outside_the_range_are_refused(name):
+def test_codes_outside_the_range_are_refused(name) -> None:
     state = {"x": np.ones(31, np.float32)}
     manifest = Manifest.of(state)
     (shard,) = make_codec(name).encode(state, manifest, context())
@@ -71,7 +71,7 @@ def test_codes_outside_the_range_are_refused(name):
             decode_update([dataclasses.replace(shard, blob=blob)], manifest, context())
 
 
-def test_padding_of_an_odd_nibble_must_be_zero():
+def test_padding_of_an_odd_nibble_must_be_zero() -> None:
     state = {"x": np.ones(3, np.float32)}
     manifest = Manifest.of(state)
     (shard,) = make_codec("int4").encode(state, manifest, context())
@@ -80,6 +80,6 @@ def test_padding_of_an_odd_nibble_must_be_zero():
 
 
 @pytest.mark.parametrize("options", [{"block": 15}, {"block": 1 << 17}, {"block": 33}, {"bits": 8}])
-def test_bad_options_are_refused(options):
+def test_bad_options_are_refused(options) -> None:
     with pytest.raises(FedftError, match="FEDFT-4011"):
         make_codec("int8", **options)

@@ -14,12 +14,12 @@ def coded(values: np.ndarray, name: str) -> np.ndarray:
     return decode(make_codec(name).encode(state, manifest, CodecContext()), manifest, CodecContext())["x"]
 
 
-def test_float32_is_exact():
+def test_float32_is_exact() -> None:
     values = np.random.default_rng(0).normal(size=100_003).astype(np.float32)
     assert np.array_equal(coded(values, "dense"), values)
 
 
-def test_bfloat16_rounds_as_torch_does():
+def test_bfloat16_rounds_as_torch_does() -> None:
     rng = np.random.default_rng(0)
     bits = rng.integers(0, 2**32, 200_000, dtype=np.uint32)
     values = bits.view(np.float32)
@@ -28,20 +28,20 @@ def test_bfloat16_rounds_as_torch_does():
     assert np.array_equal(coded(values, "bf16"), expected)
 
 
-def test_bfloat16_saturates_where_rounding_would_give_infinity():
+def test_bfloat16_saturates_where_rounding_would_give_infinity() -> None:
     largest = np.finfo(np.float32).max
     assert np.isfinite(coded(np.array([largest, -largest], np.float32), "bf16")).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["dense", "bf16"])
-def test_what_is_not_finite_is_not_encoded_and_the_tensor_is_named(name, bad):
+def test_what_is_not_finite_is_not_encoded_and_the_tensor_is_named(name, bad) -> None:
     state = {"a": np.ones(3, np.float32), "b": np.array([0, bad], np.float32)}
     with pytest.raises(FedftError, match="FEDFT-4016 b "):
         make_codec(name).encode(state, Manifest.of(state), CodecContext())
 
 
-def test_unknown_names_and_options():
+def test_unknown_names_and_options() -> None:
     with pytest.raises(FedftError, match="FEDFT-4011"):
         make_codec("zip")
     with pytest.raises(FedftError, match="FEDFT-4011"):

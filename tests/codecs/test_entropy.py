@@ -13,11 +13,11 @@ from fedft.errors import FedftError
 
 
 @given(st.binary(max_size=2000))
-def test_huffman_round_trip(data):
+def test_huffman_round_trip(data) -> None:
     assert unhuffman(huffman(data), len(data)) == data
 
 
-def test_huffman_is_plain_deflate():
+def test_huffman_is_plain_deflate() -> None:
     """Any DEFLATE decoder reads it, and it searches for no matches."""
     data = b"abc" * 1000
     assert zlib.decompress(huffman(data), -15) == data
@@ -25,7 +25,7 @@ def test_huffman_is_plain_deflate():
 
 
 @given(st.lists(st.integers(0, 3000), unique=True, max_size=50))
-def test_gap_bytes_round_trip(positions):
+def test_gap_bytes_round_trip(positions) -> None:
     array = np.array(sorted(positions), dtype=np.int64)
     symbols = gap_bytes(array)
     assert np.array_equal(positions_of(symbols, array.size, 3001), array)
@@ -33,7 +33,7 @@ def test_gap_bytes_round_trip(positions):
 
 
 @pytest.mark.parametrize("gap", [0, 254, 255, 256, 509, 510, 511, 70_000])
-def test_escapes_at_their_boundaries(gap):
+def test_escapes_at_their_boundaries(gap) -> None:
     array = np.array([gap, 2 * gap + 1])
     symbols = gap_bytes(array)
     assert symbols.tolist() == 2 * ([255] * (gap // 255) + [gap % 255])
@@ -51,7 +51,7 @@ def test_escapes_at_their_boundaries(gap):
         ([255, 0], 1, 255),
     ],
 )
-def test_bad_gap_bytes_are_refused(symbols, count, size):
+def test_bad_gap_bytes_are_refused(symbols, count, size) -> None:
     with pytest.raises(FedftError, match="FEDFT-4013"):
         positions_of(np.array(symbols, dtype=np.uint8), count, size)
 
@@ -68,12 +68,12 @@ def test_bad_gap_bytes_are_refused(symbols, count, size):
         zlib.compress(b"x" * 100),
     ],
 )
-def test_streams_of_another_length_are_refused(data):
+def test_streams_of_another_length_are_refused(data) -> None:
     with pytest.raises(FedftError, match="FEDFT-4013"):
         unhuffman(data, 100)
 
 
-def test_a_bomb_is_not_inflated():
+def test_a_bomb_is_not_inflated() -> None:
     bomb = zlib.compressobj(9, zlib.DEFLATED, -15)
     data = bomb.compress(bytes(200_000_000)) + bomb.flush()
     tracemalloc.start()

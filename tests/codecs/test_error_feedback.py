@@ -47,7 +47,7 @@ def sent(shards) -> np.ndarray:
     return flat(decode(shards, MANIFEST, CONTEXT))
 
 
-def test_update_plus_residual_is_everything_trained():
+def test_update_plus_residual_is_everything_trained() -> None:
     """Σ deltas = Σ decoded updates + residual, whatever the codec drops (arXiv 1901.09847, lemma 3)."""
     feedback, trained, received = make_feedback(), np.zeros(430), np.zeros(430)
     for round in range(30):
@@ -60,7 +60,7 @@ def test_update_plus_residual_is_everything_trained():
     assert np.linalg.norm(received - trained) < 0.7 * np.linalg.norm(trained)
 
 
-def test_a_refused_update_goes_back_whole():
+def test_a_refused_update_goes_back_whole() -> None:
     feedback = make_feedback()
     prepare(feedback, random_delta(0))
     feedback.commit()
@@ -70,7 +70,7 @@ def test_a_refused_update_goes_back_whole():
     np.testing.assert_allclose(flat(feedback.residual), before + flat(random_delta(1)), atol=1e-6)
 
 
-def test_a_repeated_round_starts_where_the_first_attempt_did():
+def test_a_repeated_round_starts_where_the_first_attempt_did() -> None:
     feedback = make_feedback()
     prepare(feedback, random_delta(0))
     feedback.commit()
@@ -81,7 +81,7 @@ def test_a_repeated_round_starts_where_the_first_attempt_did():
     assert prepare(feedback, random_delta(1), round=1) == first
 
 
-def test_the_residual_changes_only_when_settled():
+def test_the_residual_changes_only_when_settled() -> None:
     feedback = make_feedback()
     prepare(feedback, random_delta(0))
     assert not flat(feedback.residual).any()
@@ -89,7 +89,7 @@ def test_the_residual_changes_only_when_settled():
 
 
 @pytest.mark.parametrize("accepted", [[], [Pending(0, 1)], [Pending(1, 0)], [Pending(0, 0), Pending(7, 7)]])
-def test_settle_commits_exactly_what_was_accepted(accepted):
+def test_settle_commits_exactly_what_was_accepted(accepted) -> None:
     feedback = make_feedback()
     prepare(feedback, random_delta(0))
     committed = feedback.settle(accepted)
@@ -102,7 +102,7 @@ def test_settle_commits_exactly_what_was_accepted(accepted):
     assert feedback.settle(accepted) is False, "nothing is pending any more"
 
 
-def test_two_updates_cannot_be_pending():
+def test_two_updates_cannot_be_pending() -> None:
     feedback = make_feedback()
     prepare(feedback, random_delta(0))
     with pytest.raises(FedftError, match="FEDFT-4020"):
@@ -125,7 +125,7 @@ class Overshooting:
 
 
 @pytest.mark.parametrize("codec", [Overshooting(), Ternary(0.1, "compeft", 10.0)])
-def test_a_code_that_is_no_contraction_is_refused_and_changes_nothing(codec):
+def test_a_code_that_is_no_contraction_is_refused_and_changes_nothing(codec) -> None:
     feedback = make_feedback()
     with pytest.raises(FedftError, match="FEDFT-4018"):
         prepare(feedback, random_delta(0), codec)
@@ -134,21 +134,21 @@ def test_a_code_that_is_no_contraction_is_refused_and_changes_nothing(codec):
 
 
 @pytest.mark.parametrize("name", ["rotated1", "rotated2", "int4", "int8", "bf16", "dense"])
-def test_codecs_with_a_small_error_are_accepted(name):
+def test_codecs_with_a_small_error_are_accepted(name) -> None:
     feedback = make_feedback()
     shards = prepare(feedback, random_delta(0), make_codec(name))
     feedback.commit()
     np.testing.assert_allclose(sent(shards) + flat(feedback.residual), flat(random_delta(0)), atol=1e-5)
 
 
-def test_a_delta_of_zeros_is_no_error():
+def test_a_delta_of_zeros_is_no_error() -> None:
     feedback = make_feedback()
     prepare(feedback, {name: np.zeros(shape, np.float32) for name, shape in SHAPES.items()})
     feedback.commit()
     assert not flat(feedback.residual).any()
 
 
-def test_a_delta_that_is_not_finite_changes_nothing():
+def test_a_delta_that_is_not_finite_changes_nothing() -> None:
     feedback = make_feedback()
     with pytest.raises(FedftError, match="FEDFT-4016"):
         prepare(feedback, random_delta(0) | {"b": np.full(30, np.nan, np.float32)})
@@ -158,7 +158,7 @@ def test_a_delta_that_is_not_finite_changes_nothing():
 
 @pytest.mark.parametrize("pending", [False, True])
 @pytest.mark.parametrize("close", ["commit", "abort", "discard"])
-def test_saved_and_loaded_it_goes_on_as_before(tmp_path, pending, close):
+def test_saved_and_loaded_it_goes_on_as_before(tmp_path, pending, close) -> None:
     feedback = make_feedback()
     prepare(feedback, random_delta(0))
     feedback.commit()
@@ -177,13 +177,13 @@ def test_saved_and_loaded_it_goes_on_as_before(tmp_path, pending, close):
 @pytest.mark.parametrize(
     "other", [replace(IDENTITY, run_id="run-2"), replace(IDENTITY, frame_digest="cd" * 32)]
 )
-def test_another_run_or_frame_is_refused(tmp_path, other):
+def test_another_run_or_frame_is_refused(tmp_path, other) -> None:
     make_feedback().save(tmp_path / "r")
     with pytest.raises(FedftError, match=r"FEDFT-4021 .*run-1"):
         ErrorFeedback.load(tmp_path / "r", other, MANIFEST)
 
 
-def test_another_manifest_is_refused(tmp_path):
+def test_another_manifest_is_refused(tmp_path) -> None:
     make_feedback().save(tmp_path / "r")
     other = Manifest.of({"a": np.zeros(3, np.float32)})
     with pytest.raises(FedftError, match="FEDFT-4021"):
@@ -193,7 +193,7 @@ def test_another_manifest_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "missing vector"])
-def test_a_damaged_file_is_refused(tmp_path, damage):
+def test_a_damaged_file_is_refused(tmp_path, damage) -> None:
     from safetensors.numpy import save
 
     path = tmp_path / "r"
@@ -218,7 +218,7 @@ STEPS = st.lists(st.sampled_from(["train", "accept", "lose", "acknowledge", "res
 
 @given(STEPS)
 @settings(max_examples=60, deadline=None)
-def test_nothing_is_lost_or_doubled_in_any_order_of_events(tmp_path_factory, steps):
+def test_nothing_is_lost_or_doubled_in_any_order_of_events(tmp_path_factory, steps) -> None:
     """Server's sum + client's residual = everything trained, whenever no update is pending."""
     path = tmp_path_factory.mktemp("ef") / "residual"
     feedback, accepted, trained, summed = make_feedback(), [], np.zeros(430), np.zeros(430)
@@ -285,7 +285,7 @@ def client(folder: Path) -> None:
             time.sleep(0.001)
 
 
-def test_a_client_killed_at_random_moments_counts_every_round_once(tmp_path):
+def test_a_client_killed_at_random_moments_counts_every_round_once(tmp_path) -> None:
     fork = multiprocessing.get_context("fork")
     moments = random.Random(7)
     kills = 0

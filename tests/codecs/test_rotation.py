@@ -11,7 +11,7 @@ from fedft.codecs.rotation import BLOCK, padded_size, rotate, signs, unrotate
 from fedft.errors import FedftError
 
 
-def test_rotation_is_the_hadamard_matrix_times_the_signs():
+def test_rotation_is_the_hadamard_matrix_times_the_signs() -> None:
     """Against scipy's matrix, in float64."""
     values = np.random.default_rng(0).normal(size=BLOCK + 100).astype(np.float32)
     padded = np.zeros(2 * BLOCK)
@@ -21,21 +21,21 @@ def test_rotation_is_the_hadamard_matrix_times_the_signs():
 
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 100_000])
-def test_unrotate_is_the_inverse(size):
+def test_unrotate_is_the_inverse(size) -> None:
     values = np.random.default_rng(size).normal(size=size).astype(np.float32)
     rotated = rotate(values, b"seed")
     assert rotated.size == padded_size(size)
     np.testing.assert_allclose(unrotate(rotated.astype(np.float64), b"seed", size), values, atol=1e-5)
 
 
-def test_unrotate_of_integers_is_exact():
+def test_unrotate_of_integers_is_exact() -> None:
     """Sums and differences of small integers are exact, so the order of additions shows nowhere."""
     coordinates = np.random.default_rng(1).integers(-100, 100, BLOCK).astype(np.float64)
     expected = (hadamard(BLOCK) @ coordinates.astype(np.int64)) / 64
     assert np.array_equal(unrotate(coordinates, b"", BLOCK), expected * signs(b"", BLOCK))
 
 
-def test_signs_are_the_published_stream():
+def test_signs_are_the_published_stream() -> None:
     """SHAKE-256, so that another implementation can follow it."""
     stream = hashlib.shake_256(b"fedft rotation v1\0" + b"seed").digest(2)
     bits = [stream[i // 8] >> (i % 8) & 1 for i in range(16)]
@@ -44,21 +44,21 @@ def test_signs_are_the_published_stream():
     assert not np.array_equal(signs(b"seed", 4096), signs(b"seee", 4096))
 
 
-def test_no_seed_no_encoding():
+def test_no_seed_no_encoding() -> None:
     state = {"x": np.ones(10, np.float32)}
     for name in ("rotated1", "rotated2"):
         with pytest.raises(FedftError, match="FEDFT-4019"):
             make_codec(name).encode(state, Manifest.of(state), CodecContext())
 
 
-def test_stochastic_codecs_need_a_generator():
+def test_stochastic_codecs_need_a_generator() -> None:
     state = {"x": np.ones(10, np.float32)}
     with pytest.raises(FedftError, match="FEDFT-4019"):
         make_codec("int8").encode(state, Manifest.of(state), CodecContext())
 
 
 @pytest.mark.parametrize("name", ["rotated1", "rotated2"])
-def test_mean_of_many_clients_with_one_seed_comes_nearer_the_mean_of_updates(name):
+def test_mean_of_many_clients_with_one_seed_comes_nearer_the_mean_of_updates(name) -> None:
     """One seed for all clients costs no accuracy: the error of the mean falls as with independent ones."""
     common = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
     clients = [

@@ -31,7 +31,7 @@ def entropy_bytes(size: int, kept: int) -> float:
 
 
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.5, 1.0])
-def test_keeps_the_largest_of_the_whole_update_with_their_signs(density):
+def test_keeps_the_largest_of_the_whole_update_with_their_signs(density) -> None:
     decoded = coded(Ternary(density))
     flat, out = MANIFEST.flatten(STATE), MANIFEST.flatten(decoded)
     count = int(flat.size * round(density * 1e6) // 10**6)
@@ -41,7 +41,7 @@ def test_keeps_the_largest_of_the_whole_update_with_their_signs(density):
     assert np.array_equal(np.sign(out), expected)
 
 
-def test_least_squares_factor_is_the_minimum_of_the_error():
+def test_least_squares_factor_is_the_minimum_of_the_error() -> None:
     decoded = coded(Ternary(0.1))
     for name in ("a", "b"):
         kept = decoded[name] != 0
@@ -55,7 +55,7 @@ def test_least_squares_factor_is_the_minimum_of_the_error():
     assert not decoded["quiet"].any()
 
 
-def test_compeft_rule_is_its_formula():
+def test_compeft_rule_is_its_formula() -> None:
     """sign(τ)·α·std(τ) over the dense update, one factor for all tensors (arXiv 2311.13171, algorithm 1)."""
     decoded = coded(Ternary(0.2, "compeft", 1.5))
     expected = np.float32(1.5 * np.std(MANIFEST.flatten(STATE).astype(np.float64)))
@@ -64,13 +64,13 @@ def test_compeft_rule_is_its_formula():
 
 
 @pytest.mark.parametrize("density", [0.05, 0.1, 0.2, 0.5])
-def test_within_one_percent_of_the_entropy_bound(density):
+def test_within_one_percent_of_the_entropy_bound(density) -> None:
     state = {"R": np.random.default_rng(1).normal(size=1_000_000).astype(np.float32)}
     (shard,) = Ternary(density).encode(state, Manifest.of(state), CodecContext())
     assert shard.nbytes <= 1.01 * entropy_bytes(1_000_000, int(1e6 * density))
 
 
-def test_error_feedback_refuses_a_factor_of_twice_the_mean():
+def test_error_feedback_refuses_a_factor_of_twice_the_mean() -> None:
     context = CodecContext(error_feedback=True)
     state = {"a": RNG.normal(size=10_000).astype(np.float32)}
     manifest = Manifest.of(state)
@@ -85,7 +85,7 @@ def test_error_feedback_refuses_a_factor_of_twice_the_mean():
     "options",
     [{"density": 0}, {"density": 1.1}, {"density": float("nan")}, {"rule": "mean"}, {"alpha": -1.0}],
 )
-def test_bad_options_are_refused(options):
+def test_bad_options_are_refused(options) -> None:
     with pytest.raises(FedftError, match="FEDFT-4011"):
         make_codec("ternary", **options)
 
@@ -102,7 +102,7 @@ def test_bad_options_are_refused(options):
         TernaryParams(100_000, "compeft", float("inf")),
     ],
 )
-def test_bad_parameters_from_the_wire_are_refused(params):
+def test_bad_parameters_from_the_wire_are_refused(params) -> None:
     (shard,) = Ternary(0.1).encode(STATE, MANIFEST, CodecContext())
     with pytest.raises(FedftError, match="FEDFT-4011"):
         decode_update([dataclasses.replace(shard, codec=CodecSpec(2, 1, params))], MANIFEST, CodecContext())
@@ -127,13 +127,13 @@ def blob(count: int, symbols: bytes, signs: bytes, stated: int | None = None) ->
         struct.pack("<I", 4),
     ],
 )
-def test_malformed_blobs_are_refused(bad):
+def test_malformed_blobs_are_refused(bad) -> None:
     (shard,) = Ternary(0.1).encode(STATE, MANIFEST, CodecContext())
     with pytest.raises(FedftError, match="FEDFT-4013"):
         decode_update([dataclasses.replace(shard, blob=bad)], MANIFEST, CodecContext())
 
 
-def test_a_scale_for_a_tensor_without_entries_is_refused():
+def test_a_scale_for_a_tensor_without_entries_is_refused() -> None:
     (shard,) = Ternary(0.1).encode(STATE, MANIFEST, CodecContext())
     scales = np.frombuffer(shard.scales, dtype="<f4").copy()
     assert scales[2] == 0
@@ -142,7 +142,7 @@ def test_a_scale_for_a_tensor_without_entries_is_refused():
         decode_update([dataclasses.replace(shard, scales=scales.tobytes())], MANIFEST, CodecContext())
 
 
-def test_an_update_of_nothing_is_a_few_bytes():
+def test_an_update_of_nothing_is_a_few_bytes() -> None:
     state = {"R": np.zeros(1_000_000, np.float32)}
     (shard,) = Ternary(0.1).encode(state, Manifest.of(state), CodecContext())
     assert shard.nbytes < 30

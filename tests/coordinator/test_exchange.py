@@ -22,7 +22,7 @@ class ScriptedGrid(OwnGrid):
     def set_run(self, *_args, **_kwargs) -> None: ...
 
     @property
-    def run(self):
+    def run(self) -> None:
         return None
 
     def get_node_ids(self) -> Iterable[int]:

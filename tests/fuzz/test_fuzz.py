@@ -38,14 +38,14 @@ def run_module(*args: str) -> subprocess.CompletedProcess[str]:
 
 @given(st.binary(max_size=400))
 @settings(max_examples=300, deadline=None)
-def test_random_bytes(data):
+def test_random_bytes(data) -> None:
     check_envelope(data)
     check_content(data)
 
 
 @given(st.sampled_from(codec_names()), st.data())
 @settings(max_examples=300, deadline=None)
-def test_a_few_changed_bytes_of_a_shard(name, data):
+def test_a_few_changed_bytes_of_a_shard(name, data) -> None:
     context = CodecContext(seed=SEED, generator=np.random.default_rng(0))
     (shard,) = make_codec(name).encode(state(), MANIFEST, context)
     assert check_shards((shard,))
@@ -56,7 +56,7 @@ def test_a_few_changed_bytes_of_a_shard(name, data):
     check_shards((dataclasses.replace(shard, **{field: bytes(content)}),))
 
 
-def test_the_oracle_notices_an_unchecked_hash(monkeypatch):
+def test_the_oracle_notices_an_unchecked_hash(monkeypatch) -> None:
     """With the comparison switched off the same mutants make the target fail."""
     fake = SimpleNamespace(sha256=lambda data: _AlwaysEqual())
     monkeypatch.setattr("fedft.wire.envelope.hashlib", fake)
@@ -77,7 +77,7 @@ class _AlwaysEqual(bytes):
     __hash__ = bytes.__hash__
 
 
-def test_mutated_envelopes_under_a_memory_cap():
+def test_mutated_envelopes_under_a_memory_cap() -> None:
     done = run_module("tests.fuzz.mutate", "--count", "6000", "--seed", "3", "--extra-mib", "64")
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(done.stdout)
@@ -88,7 +88,7 @@ def test_mutated_envelopes_under_a_memory_cap():
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
-def test_coverage_guided_fuzzing(tmp_path):
+def test_coverage_guided_fuzzing(tmp_path) -> None:
     done = run_module(
         "tests.fuzz.harness", "-runs=4000", "-seed=1", "-rss_limit_mb=1024", str(tmp_path), str(GOLDEN)
     )

@@ -20,12 +20,12 @@ CAP = 1 << 20
 
 
 @given(st.binary(max_size=300))
-def test_round_trip(payload):
+def test_round_trip(payload) -> None:
     assert open_envelope(seal(payload), max_bytes=CAP) == payload
     assert open_envelope(seal(payload, KEY), max_bytes=CAP, trusted_key=KEY.public_key()) == payload
 
 
-def test_size_is_checked_before_anything_else():
+def test_size_is_checked_before_anything_else() -> None:
     data = b"\xff" * 1000
     with pytest.raises(FedftError, match="FEDFT-4001"):
         open_envelope(data, max_bytes=999)
@@ -51,7 +51,7 @@ def envelope(**changes) -> bytes:
         (seal(PAYLOAD, OTHER), "FEDFT-4006"),
     ],
 )
-def test_refused(data, code):
+def test_refused(data, code) -> None:
     with pytest.raises(FedftError, match=code):
         open_envelope(data, max_bytes=CAP, trusted_key=KEY.public_key())
 
@@ -60,14 +60,14 @@ def test_refused(data, code):
     ("field", "value"),
     [("algorithm", 0), ("algorithm", 5), ("key_id", b""), ("value", b"\0" * 64), ("value", b"")],
 )
-def test_a_signature_that_is_not_right_in_every_part(field, value):
+def test_a_signature_that_is_not_right_in_every_part(field, value) -> None:
     message = pb.Envelope.FromString(seal(PAYLOAD, KEY))
     setattr(message.signature, field, value)
     with pytest.raises(FedftError, match="FEDFT-4006"):
         open_envelope(message.SerializeToString(), max_bytes=CAP, trusted_key=KEY.public_key())
 
 
-def test_a_signature_of_other_bytes_with_a_matching_hash():
+def test_a_signature_of_other_bytes_with_a_matching_hash() -> None:
     """The attacker can compute hashes; only the signature stops this one."""
     message = pb.Envelope.FromString(seal(PAYLOAD + b"\0"))
     message.signature.CopyFrom(pb.Envelope.FromString(seal(PAYLOAD, KEY)).signature)
@@ -76,7 +76,7 @@ def test_a_signature_of_other_bytes_with_a_matching_hash():
         open_envelope(message.SerializeToString(), max_bytes=CAP, trusted_key=KEY.public_key())
 
 
-def test_a_million_empty_submessages_are_refused_without_building_them():
+def test_a_million_empty_submessages_are_refused_without_building_them() -> None:
     shards = b"\x32\x00" * 1_000_000  # field 6 of Update: an empty Shard
     length = len(shards)
     prefix = b"\x0a" + bytes([length & 0x7F | 0x80, length >> 7 & 0x7F | 0x80, length >> 14])
@@ -89,7 +89,7 @@ def test_a_million_empty_submessages_are_refused_without_building_them():
     assert peak < 1 << 20
 
 
-def test_the_field_cap_allows_what_it_says():
+def test_the_field_cap_allows_what_it_says() -> None:
     unknown = b"\xf8\x07\x01"  # field 127, a varint
     room = MAX_FIELDS - 1 - 8  # the reply's one field and the few of the refusal
     payload = encode_reply(REPLIES["refusal"])
@@ -98,7 +98,7 @@ def test_the_field_cap_allows_what_it_says():
         decode_reply(payload + unknown * MAX_FIELDS)
 
 
-def test_deep_nesting_is_refused():
+def test_deep_nesting_is_refused() -> None:
     data = b""
     for _ in range(200):
         length = len(data)
@@ -110,12 +110,12 @@ def test_deep_nesting_is_refused():
 
 
 @pytest.mark.parametrize("cut", range(0, 60, 7))
-def test_truncated_bytes_never_decode_to_the_message(cut):
+def test_truncated_bytes_never_decode_to_the_message(cut) -> None:
     data = seal(PAYLOAD)
     with pytest.raises(FedftError):
         open_envelope(data[: len(data) - 1 - cut], max_bytes=CAP)
 
 
-def test_groups_are_refused():
+def test_groups_are_refused() -> None:
     with pytest.raises(FedftError, match="FEDFT-4002"):
         decode_reply(b"\xfb\x07\xfc\x07")

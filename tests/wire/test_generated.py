@@ -13,14 +13,14 @@ from fedft.wire.v1 import messages_pb2, tensors_pb2
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_generated_code_is_up_to_date():
+def test_generated_code_is_up_to_date() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "proto" / "generate.py"), "--check"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_codec_ids_agree_with_the_proto():
+def test_codec_ids_agree_with_the_proto() -> None:
     ids = {"DENSE": spec.DENSE, "TERNARY": spec.TERNARY, "ROTATED": spec.ROTATED, "BLOCK_INT": spec.BLOCK_INT}
     assert dict(tensors_pb2.CodecId.items()) == {
         "CODEC_ID_UNSPECIFIED": 0,
@@ -39,7 +39,7 @@ def test_codec_ids_agree_with_the_proto():
         (RULES, tensors_pb2.TernaryRule),
     ],
 )
-def test_word_tables_agree_with_the_proto(words, enum):
+def test_word_tables_agree_with_the_proto(words, enum) -> None:
     for name, number in enum.items():
         if number:
             word = words.word(number)

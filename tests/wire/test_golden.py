@@ -20,26 +20,26 @@ def payload(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", REPLIES)
-def test_replies(name):
+def test_replies(name) -> None:
     assert decode_reply(payload(name)) == REPLIES[name]
     assert seal(encode_reply(REPLIES[name]), KEY) == (FOLDER / f"{name}.bin").read_bytes()
 
 
 @pytest.mark.parametrize("name", INSTRUCTIONS)
-def test_instructions(name):
+def test_instructions(name) -> None:
     assert decode_instruction(payload(name)) == INSTRUCTIONS[name]
     assert seal(encode_instruction(INSTRUCTIONS[name]), KEY) == (FOLDER / f"{name}.bin").read_bytes()
 
 
 @pytest.mark.parametrize("name", DIGESTS)
-def test_coded_updates_decode_to_the_same_bits(name):
+def test_coded_updates_decode_to_the_same_bits(name) -> None:
     data = (FOLDER / f"codec_{name}.bin").read_bytes()
     update = decode_reply(open_envelope(data, max_bytes=1 << 20))
     decoded = decode(update.shards, golden_manifest(), CodecContext(seed=SEED))
     assert state_digest(decoded) == DIGESTS[name]
 
 
-def test_every_codec_and_message_has_a_file():
+def test_every_codec_and_message_has_a_file() -> None:
     assert set(codec_names()) <= set(DIGESTS)
     names = {path.stem for path in FOLDER.glob("*.bin")}
     assert names == set(REPLIES) | set(INSTRUCTIONS) | {f"codec_{name}" for name in DIGESTS}

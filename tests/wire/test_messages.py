@@ -12,26 +12,26 @@ from tests.wire.samples import INSTRUCTIONS, REPLIES
 
 
 @pytest.mark.parametrize("name", REPLIES)
-def test_reply_round_trip(name):
+def test_reply_round_trip(name) -> None:
     payload = encode_reply(REPLIES[name])
     assert decode_reply(payload) == REPLIES[name]
     assert encode_reply(decode_reply(payload)) == payload
 
 
 @pytest.mark.parametrize("name", INSTRUCTIONS)
-def test_instruction_round_trip(name):
+def test_instruction_round_trip(name) -> None:
     payload = encode_instruction(INSTRUCTIONS[name])
     assert decode_instruction(payload) == INSTRUCTIONS[name]
     assert encode_instruction(decode_instruction(payload)) == payload
 
 
-def test_metrics_have_one_order_on_the_wire():
+def test_metrics_have_one_order_on_the_wire() -> None:
     update = REPLIES["update"]
     turned = dataclasses.replace(update, metrics=dict(reversed(update.metrics.items())))
     assert encode_reply(update) == encode_reply(turned)
 
 
-def test_unknown_optional_fields_are_ignored():
+def test_unknown_optional_fields_are_ignored() -> None:
     unknown = b"\xfa\x07\x03abc"  # field 127, three bytes
     inner = pb.Reply.FromString(encode_reply(REPLIES["update"])).update.SerializeToString() + unknown
     update = pb.Update.FromString(inner)
@@ -40,7 +40,7 @@ def test_unknown_optional_fields_are_ignored():
     assert decode_reply(payload) == REPLIES["update"]
 
 
-def test_an_unknown_required_feature_is_refused_by_name():
+def test_an_unknown_required_feature_is_refused_by_name() -> None:
     message = pb.Reply.FromString(encode_reply(REPLIES["update"]))
     message.update.required_features.append("time-travel")
     with pytest.raises(FedftError, match=r"FEDFT-4008 .*time-travel"):
@@ -76,24 +76,24 @@ def changed(path: str, value) -> bytes:
         ("update.privacy.epsilon", math.nan),
     ],
 )
-def test_a_field_out_of_bounds_is_refused(path, value):
+def test_a_field_out_of_bounds_is_refused(path, value) -> None:
     with pytest.raises(FedftError, match="FEDFT-4007"):
         decode_reply(changed(path, value))
 
 
-def test_an_infinite_epsilon_may_be_stated():
+def test_an_infinite_epsilon_may_be_stated() -> None:
     assert decode_reply(changed("update.privacy.epsilon", math.inf)).privacy.epsilon == math.inf
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_metrics_must_be_finite(value):
+def test_metrics_must_be_finite(value) -> None:
     message = pb.Reply.FromString(encode_reply(REPLIES["update"]))
     message.update.metrics["loss"] = value
     with pytest.raises(FedftError, match="FEDFT-4007"):
         decode_reply(message.SerializeToString())
 
 
-def test_too_many_metrics():
+def test_too_many_metrics() -> None:
     message = pb.Reply.FromString(encode_reply(REPLIES["update"]))
     for i in range(65):
         message.update.metrics[f"m{i}"] = 1.0
@@ -102,7 +102,7 @@ def test_too_many_metrics():
 
 
 @pytest.mark.parametrize("missing", ["round", "model"])
-def test_a_missing_reference_is_refused(missing):
+def test_a_missing_reference_is_refused(missing) -> None:
     message = pb.Reply.FromString(encode_reply(REPLIES["update"]))
     message.update.ClearField(missing)
     with pytest.raises(FedftError, match="FEDFT-4007"):
@@ -110,14 +110,14 @@ def test_a_missing_reference_is_refused(missing):
 
 
 @pytest.mark.parametrize("deadline", [0.0, -1.0, math.nan, math.inf])
-def test_a_deadline_is_a_positive_number(deadline):
+def test_a_deadline_is_a_positive_number(deadline) -> None:
     message = pb.Instruction.FromString(encode_instruction(INSTRUCTIONS["instruction_train"]))
     message.deadline_seconds = deadline
     with pytest.raises(FedftError, match="FEDFT-4007"):
         decode_instruction(message.SerializeToString())
 
 
-def test_unspecified_kinds_are_refused():
+def test_unspecified_kinds_are_refused() -> None:
     with pytest.raises(FedftError, match="FEDFT-4007"):
         decode_reply(b"")
     message = pb.Instruction.FromString(encode_instruction(INSTRUCTIONS["instruction_train"]))
@@ -126,7 +126,7 @@ def test_unspecified_kinds_are_refused():
         decode_instruction(message.SerializeToString())
 
 
-def test_a_codec_without_known_parameters_is_refused():
+def test_a_codec_without_known_parameters_is_refused() -> None:
     message = pb.Reply.FromString(encode_reply(REPLIES["update"]))
     message.update.shards[0].codec.ClearField("params")
     with pytest.raises(FedftError, match="FEDFT-4010"):
@@ -136,7 +136,7 @@ def test_a_codec_without_known_parameters_is_refused():
         decode_reply(message.SerializeToString())
 
 
-def test_a_digest_that_is_none_is_not_sent():
+def test_a_digest_that_is_none_is_not_sent() -> None:
     with pytest.raises(FedftError, match="FEDFT-4007"):
         encode_reply(dataclasses.replace(REPLIES["need_setup"], round=RoundRef("r", 1), setup_digest="abc"))
 
