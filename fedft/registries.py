@@ -32,7 +32,11 @@ METHODS: Registry[Method] = Registry(
     "method",
     "fedft.methods",
     "fedft.methods.interface:Method",
-    {"fedsb": "fedft.methods.fedsb:FEDSB"},
+    {
+        "fedsb": "fedft.methods.fedsb:FEDSB",
+        "fedit": "fedft.methods.lora:FEDIT",
+        "ffa-lora": "fedft.methods.lora:FFA_LORA",
+    },
 )
 
 TASKS: Registry[type[Task[Any]]] = Registry(

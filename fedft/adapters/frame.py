@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from fedft.adapters import frozen
+from fedft.adapters.frame_file import (
+    check_matrix,
+    check_sizes,
+    read_flag,
+    read_scale,
+    read_tensors,
+    require_canonical,
+)
 from fedft.adapters.interface import LayerFrames
 from fedft.adapters.linear import AdaptedLinear
 from fedft.errors import Code, FedftError
@@ -49,7 +55,7 @@ class Frame:
 
     def __post_init__(self) -> None:
         for part in ("b", "a", "r0"):
-            _check_matrix(part, getattr(self, part))
+            check_matrix(part, getattr(self, part))
             # A copy of its own: nothing outside can change a frame, and no two parts share memory.
             own = getattr(self, part).detach().cpu().clone(memory_format=torch.contiguous_format)
             object.__setattr__(self, part, own)
@@ -59,14 +65,7 @@ class Frame:
             raise FedftError(
                 Code.FRAME_MALFORMED, f"frame: B, R0, A have shapes {shapes}, not (out,r), (r,r), (r,in)"
             )
-        if not 1 <= rank <= min(self.shape):
-            raise FedftError(
-                Code.RANK_OUT_OF_RANGE, f"rank {rank} does not fit a weight of shape {self.shape}"
-            )
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise FedftError(
-                Code.FRAME_MALFORMED, f"frame: scale is {self.scale}, it must be finite and positive"
-            )
+        check_sizes(rank, self.shape, self.scale)
         _check_orthonormal("B", self.b.T)
         _check_orthonormal("A", self.a)
 
@@ -181,28 +180,9 @@ class FrameSet(LayerFrames[Frame]):
             FedftError: FEDFT-2109 (not such a file), and what ``Frame`` raises.
 
         """
-        try:
-            tensors = safetensors.torch.load(data)
-        except (safetensors.SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise FedftError(
-                Code.FRAME_ENCODING_INVALID, f"frames: {len(data)} bytes are not safetensors: {error}"
-            ) from None
-        frames = cls({name: _frame_of(name, parts) for name, parts in _grouped(tensors).items()})
-        if frames.to_bytes() != data:
-            raise FedftError(
-                Code.FRAME_ENCODING_INVALID,
-                f"frames: {len(data)} bytes are not in the canonical form {_FORMAT}",
-            )
+        frames = cls({name: _frame_of(name, parts) for name, parts in read_tensors(data).items()})
+        require_canonical(frames.to_bytes(), data, _FORMAT)
         return frames
-
-
-def _check_matrix(part: str, value: Tensor) -> None:
-    if value.dtype != torch.float32 or value.dim() != 2:
-        raise FedftError(
-            Code.FRAME_MALFORMED, f"frame: {part} is {value.dtype} {tuple(value.shape)}, not a float32 matrix"
-        )
-    if not torch.isfinite(value).all():
-        raise FedftError(Code.FRAME_MALFORMED, f"frame: {part} holds a value that is not finite")
 
 
 def _check_orthonormal(part: str, rows: Tensor) -> None:
@@ -215,24 +195,10 @@ def _check_orthonormal(part: str, rows: Tensor) -> None:
         )
 
 
-def _grouped(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    groups: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name, _, part = key.rpartition(".")
-        groups.setdefault(name, {})[part] = tensor
-    return groups
-
-
 def _frame_of(name: str, parts: Mapping[str, Tensor]) -> Frame:
     if tuple(sorted(parts)) != _PARTS:
         raise FedftError(
             Code.FRAME_ENCODING_INVALID, f"frame {name!r}: has parts {sorted(parts)}, not {list(_PARTS)}"
         )
-    scale, residual = parts["scale"], parts["residual"]
-    if (scale.dtype, tuple(scale.shape)) != (torch.float64, (1,)):
-        raise FedftError(
-            Code.FRAME_ENCODING_INVALID, f"frame {name!r}: scale is {scale.dtype} {tuple(scale.shape)}"
-        )
-    if (residual.dtype, tuple(residual.shape)) != (torch.uint8, (1,)) or int(residual) > 1:
-        raise FedftError(Code.FRAME_ENCODING_INVALID, f"frame {name!r}: residual is not one byte of 0 or 1")
-    return Frame(parts["b"], parts["a"], parts["r0"], float(scale), bool(residual))
+    scale = read_scale(name, parts["scale"])
+    return Frame(parts["b"], parts["a"], parts["r0"], scale, read_flag(name, "residual", parts["residual"]))

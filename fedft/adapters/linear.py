@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class PerSampleSink(Protocol):
-    """Takes what per-sample gradients are made of, in the backward pass, in place of R's gradient."""
+    """Takes what per-sample gradients are made of, in the backward pass, in place of a matrix's gradient."""
 
-    def record(self, layer: AdaptedLinear, u: Tensor, v: Tensor) -> None:
-        """Receive ``u`` and ``v``, both ``(batch, tokens, r)``; sample i's gradient of R is ``v[i]ᵀ u[i]``.
+    def record(self, layer: Any, u: Tensor, v: Tensor) -> None:
+        """Receive ``u`` ``(batch, tokens, q)`` and ``v`` ``(batch, tokens, p)`` of a layer's use.
 
-        ``batch`` is the first dimension of the layer's input. Called once per use of the layer in a
-        forward pass; R.grad is left alone.
+        The layer's ``per_sample_parameter`` is (p, q); sample i's gradient of it is ``v[i]ᵀ u[i]``. ``batch``
+        is the first dimension of the layer's input. The parameter's own gradient is left alone.
         """
 
 
