@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedft.registries import FRAMES, METHODS, TASKS
+from fedft.registries import METHODS, TASKS
 
 if TYPE_CHECKING:
     from fedft.config.schema import RunConfig
+    from fedft.methods.interface import FrameFacts
 
 
 @dataclass(frozen=True)
@@ -31,34 +32,35 @@ class ContradictionError(ValueError):
 
 def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     """Yield everything in which a configuration contradicts itself."""
-    yield from METHODS.get(config.method).contradictions(config)
+    method = METHODS.get(config.method)
+    frame = method.frame_facts(config)
+    yield from method.contradictions(config)
     yield from TASKS.get(config.task.kind).contradictions(config)
-    yield from _model(config)
+    yield from _model(config, frame)
     yield from _training(config)
     yield from _rounds(config)
-    yield from _data(config)
+    yield from _data(config, frame)
     yield from _evaluation(config)
     if config.privacy.mechanism != "none":
-        yield from _private(config)
+        yield from _private(config, frame)
     if config.privacy.mechanism == "client":
         yield from _client_level(config)
     if config.privacy.mechanism == "example":
         yield from _example_level(config)
-    elif FRAMES.get(config.adapter.initialiser).made_by == "clients":
+    elif frame.made_by == "clients":
         yield Contradiction(
             "privacy.mechanism",
-            f'a {config.adapter.initialiser} frame is made of private gradients; set "example", or another '
+            f'a {frame.name} frame is made of private gradients; set "example", or another '
             "adapter.initialiser",
             ("adapter.initialiser",),
         )
 
 
-def _model(config: RunConfig) -> Iterator[Contradiction]:
-    initialiser = config.adapter.initialiser
-    if config.model.quant != "none" and FRAMES.get(initialiser).changes_base:
+def _model(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
+    if config.model.quant != "none" and frame.changes_base:
         yield Contradiction(
             "adapter.initialiser",
-            f"{initialiser} changes the base weights, which {config.model.quant} cannot take; use another",
+            f"{frame.name} changes the base weights, which {config.model.quant} cannot take; use another",
             ("model.quant",),
         )
 
@@ -96,7 +98,7 @@ def _rounds(config: RunConfig) -> Iterator[Contradiction]:
             )
 
 
-def _data(config: RunConfig) -> Iterator[Contradiction]:
+def _data(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
     partition = config.data.partition
     if partition.kind == "field" and not partition.field:
         yield Contradiction(
@@ -104,11 +106,10 @@ def _data(config: RunConfig) -> Iterator[Contradiction]:
             'partition kind "field" needs the name of a field',
             ("data.partition.kind",),
         )
-    initialiser = config.adapter.initialiser
-    if FRAMES.get(initialiser).needs == "gradients" and not config.data.public:
+    if frame.needs == "gradients" and not config.data.public:
         yield Contradiction(
             "data.public",
-            f"{initialiser} builds its frame from public records; name them",
+            f"{frame.name} builds its frame from public records; name them",
             ("adapter.initialiser",),
         )
 
@@ -145,7 +146,7 @@ def _client_level(config: RunConfig) -> Iterator[Contradiction]:
         )
 
 
-def _private(config: RunConfig) -> Iterator[Contradiction]:
+def _private(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
     """What would leave private data unaccounted for."""
     mechanism = "privacy.mechanism"
     if config.rounds.weighting == "examples":
@@ -160,7 +161,7 @@ def _private(config: RunConfig) -> Iterator[Contradiction]:
             "metrics of private data would leave without being accounted for",
             (mechanism,),
         )
-    frame, data = FRAMES.get(config.adapter.initialiser), config.data
+    data = config.data
     if frame.needs == "gradients" and data.public == data.train != "demo":
         yield Contradiction(
             "data.public",

@@ -93,13 +93,13 @@ class DataSection(Section):
 
 
 class AdapterSection(OpenSection):
-    """The square adapters: y = W x + scale * B R A x, only R trained."""
+    """The adapters: y = W x + scale * B R A x with R trained (fedsb), or scale * B A x (fedit, ffa-lora)."""
 
     initialiser: Annotated[str, Named(FRAMES)] = Field(
-        "lora-sb", description="how the frame (A, B) and R0 are made"
+        "lora-sb", description="how the frame (A, B) and R0 are made (fedsb)"
     )
-    rank: int = Field(64, ge=1, le=8192, description="side of the square matrix R")
-    scale: float = Field(1.0, gt=0, description="the factor s")
+    rank: int = Field(64, ge=1, le=8192, description="side of the square matrix R (fedsb), or LoRA's rank")
+    scale: float = Field(1.0, gt=0, description="the factor s; LoRA calls it alpha / r")
     targets: Names = Field(
         ("auto",), description='module name patterns, or "auto": all attention and MLP linears'
     )
@@ -276,7 +276,8 @@ class RunConfig(Section):
     seed: int = Field(17, ge=0, lt=2**63, description="all randomness but privacy noise derives from it")
     method: Annotated[str, Named(METHODS)] = Field(
         "fedsb",
-        description="the federated method; fedsb: square matrices R in a frozen frame, averaged exactly",
+        description="the federated method; fedsb: square matrices in a frozen frame, averaged exactly; "
+        "fedit: LoRA, both factors averaged one by one; ffa-lora: LoRA with a frozen A, B averaged exactly",
     )
     model: ModelSection = Field(default_factory=ModelSection)
     task: TaskSection = Field(default_factory=TaskSection)

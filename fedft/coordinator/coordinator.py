@@ -39,7 +39,6 @@ from fedft.coordinator.server_update import RoundState
 from fedft.coordinator.sketch_round import gather_sketches, with_sketches
 from fedft.coordinator.timing import PhaseTimer
 from fedft.errors import Code, FedftError
-from fedft.registries import FRAMES
 from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
@@ -113,7 +112,7 @@ class Coordinator:
         return self._finish(step.state)
 
     def _build_frames(self, runtime: ModelRuntime) -> Frames:
-        if FRAMES.get(self.config.adapter.initialiser).made_by != "clients":
+        if runtime.method.frame_facts(self.config).made_by != "clients":
             return runtime.build_frames()
         self.observe(PhaseStarted(0, "frame"))
         frames, self.sketches = gather_sketches(

@@ -24,7 +24,14 @@ class FedSB(Method):
     def frame_facts(self, config: RunConfig) -> FrameFacts:
         """Say what the run's initialiser declares."""
         made = FRAMES.get(config.adapter.initialiser)
-        return FrameFacts(made.name, made.reproducible, made.reads_data)
+        return FrameFacts(
+            made.name,
+            reproducible=made.reproducible,
+            reads_data=made.reads_data,
+            needs=made.needs,
+            changes_base=made.changes_base,
+            made_by=made.made_by,
+        )
 
     def build_frames(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedft.tensors import Arrays
 
@@ -29,12 +29,18 @@ class FrameFacts:
         name: how it is made, as a site's policy names it.
         reproducible: whether every machine computes the same bits, so that it need not be shipped.
         reads_data: whether it depends on samples, and so reveals something about them.
+        needs: what besides shapes it is made of; gradients are of the mean loss on public records.
+        changes_base: whether it replaces the base weight, which a quantised one cannot take.
+        made_by: the server, of what it has itself, or the clients, of their own data.
 
     """
 
     name: str
     reproducible: bool
     reads_data: bool
+    needs: Literal["nothing", "weights", "gradients"] = "nothing"
+    changes_base: bool = False
+    made_by: Literal["server", "clients"] = "server"
 
 
 class Method(ABC):

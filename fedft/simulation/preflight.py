@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedft.config import RunConfig
-from fedft.registries import FRAMES
+from fedft.registries import METHODS
 
 
 def dry_run(config: RunConfig) -> dict[str, Any]:
@@ -21,6 +21,6 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     found: dict[str, Any] = {"name": config.name, "model": resolve_source(config.model.source)}
     if config.evaluation.every:
         found["test_records"] = len(load_records_of(config, "test"))
-    if FRAMES.get(config.adapter.initialiser).needs == "gradients":
+    if METHODS.get(config.method).frame_facts(config).needs == "gradients":
         found["public_records"] = len(load_records_of(config, "public"))
     return found

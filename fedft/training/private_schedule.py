@@ -17,7 +17,7 @@ from fedft.privacy.mechanisms.sampling import (
     ShuffledSampler,
     TruncatedPoissonSampler,
 )
-from fedft.registries import FRAMES
+from fedft.registries import METHODS
 from fedft.training.schedule import local_steps
 
 
@@ -83,7 +83,7 @@ def private_sketch_of(config: RunConfig, examples: int) -> PrivateRounds | None:
         FedftError: FEDFT-8001 (δ ≥ 1/n), FEDFT-8101 (more samples than records), FEDFT-8004.
 
     """
-    if FRAMES.get(config.adapter.initialiser).made_by != "clients":
+    if METHODS.get(config.method).frame_facts(config).made_by != "clients":
         return None
     privacy = config.privacy
     check_delta(privacy.delta, examples)

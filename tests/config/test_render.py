@@ -47,7 +47,7 @@ def test_toml_has_every_key_and_loads_to_the_same_configuration(comments: bool) 
 def test_comments_say_meaning_range_and_default() -> None:
     text = to_toml(RunConfig(seed=5)).replace("\n# ", " ")
 
-    assert "side of the square matrix R [1 to 8192, default 64]\nrank = 64" in text
+    assert "side of the square matrix R (fedsb), or LoRA's rank [1 to 8192, default 64]\nrank = 64" in text
     assert '["linear" | ' not in text
     assert '"constant" | "linear" | "cosine", default "constant"]\nschedule' in text
     assert "peak learning rate of AdamW [over 0, default 0.001]" in text

@@ -214,7 +214,7 @@ def test_a_federation_ends_with_the_same_bits_when_it_is_resumed(name: str, tmp_
 
 
 def test_an_unknown_method_is_a_mistake_of_the_configuration() -> None:
-    with pytest.raises(FedftError, match=r"FEDFT-1003 (.|\n)*method: .*known are fedsb, fedit, ffa-lora"):
+    with pytest.raises(FedftError, match=r"FEDFT-1003 (.|\n)*method: .*'fedsb', 'fedit', 'ffa-lora'"):
         check({"method": "fedavg"})
 
 
