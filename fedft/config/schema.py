@@ -42,6 +42,21 @@ class TaskSection(OpenSection):
 
     kind: Annotated[str, Named(TASKS)] = Field("causal-lm", description="the task")
     labels: Names = Field((), description="class names in label order (classification)")
+    pooling: Literal["auto", "model", "mean", "first", "last"] = Field(
+        "auto",
+        description="which tokens a new head reads: all in the mean, the first, the last; model: "
+        "transformers' own head; auto: by the model's kind, unless the checkpoint has a trained head "
+        "that fits (classification)",
+    )
+    pooled_layers: int = Field(
+        0,
+        ge=0,
+        description="last hidden states that are pooled side by side; 0: those of the upper half of the "
+        "layers (classification)",
+    )
+    normalise: bool = Field(
+        True, description="bring each layer's pooled state to unit length, less its mean (classification)"
+    )
     max_length: int = Field(256, ge=2, le=131072, description="longest sample, in tokens")
     too_long: Literal["truncate", "drop", "error"] = Field(
         "drop", description="what happens to a sample longer than max_length; the number is always shown"

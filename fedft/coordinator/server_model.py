@@ -53,6 +53,7 @@ def prepare_model(
     if frame_digest:
         frames = runtime.method.read_frames(store.read_frame(frame_digest))
         frames.require_digest(frame_digest)
+        runtime.start_from_public()
     else:
         frames = build(runtime)
         store.write_frame(frames.digest(), frames.to_bytes())

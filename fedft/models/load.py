@@ -13,6 +13,8 @@ from torch import nn
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import Code, FedftError
 from fedft.models.digest import weights_digest
+from fedft.models.pooled import CENTER, with_pooled_head
+from fedft.models.pooling import pooling_of
 from fedft.models.quantised import load_nf4, refuse_quantised
 from fedft.models.sources import resolve_source
 from fedft.registries import TASKS
@@ -33,6 +35,7 @@ class BaseModel:
         digest: SHA-256 of the weights, as stored in memory (NF4 bytes when quantised), without the head: what
             all clients must agree on.
         head: names of the classification head's parameters; empty for a causal LM.
+        measured: those of them that are measured and not trained (``head.center``).
 
     """
 
@@ -40,6 +43,7 @@ class BaseModel:
     tokenizer: Tokenizer
     digest: str
     head: tuple[str, ...]
+    measured: tuple[str, ...] = ()
 
 
 def load_count() -> int:
@@ -67,6 +71,7 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
             loaded, missing = (
                 load_nf4(place, model, task) if model.quant == "nf4" else _load(place, model, task)
             )
+            loaded = _with_head(loaded, missing, place, model, task)
         tokenizer = _load_tokenizer(place, model)
     except (OSError, ValueError, RuntimeError) as error:
         raise FedftError(
@@ -75,13 +80,14 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
             hint="without network, download it elsewhere and name its folder in model.source",
         ) from error
     head = _head_names(loaded, task)
+    missing = [name for name in missing if name in dict(loaded.named_parameters())]
     _fill_missing(loaded, missing, head, seed)
     loaded.requires_grad_(False)
     loaded.eval()
     _set_padding(loaded, tokenizer)
     _loads += 1
     digest = weights_digest(loaded, head)
-    return BaseModel(loaded.to(device), tokenizer, digest, head)
+    return BaseModel(loaded.to(device), tokenizer, digest, head, tuple(n for n in head if n == CENTER))
 
 
 def _device(model: ModelSection) -> torch.device:
@@ -124,6 +130,22 @@ def _load(place: str, model: ModelSection, task: TaskSection) -> tuple[Any, list
     loaded, info = kind.auto_class().from_pretrained(place, **options)
     mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
     return loaded, sorted({*info["missing_keys"], *mismatched})
+
+
+def _with_head(loaded: Any, missing: list[str], place: str, model: ModelSection, task: TaskSection) -> Any:
+    """Return the model with the head that the task names; left to itself, a trained one that fits is kept."""
+    if not TASKS.get(task.kind).classifies_texts or task.pooling == "model":
+        return loaded
+    if task.pooling == "auto" and not set(missing) & set(_head_names(loaded, task)):
+        return loaded
+    chosen = pooling_of(place, model.revision, loaded.config) if task.pooling == "auto" else task.pooling
+    return with_pooled_head(
+        loaded,
+        pooling=chosen,
+        layers=task.pooled_layers,
+        classes=len(task.labels),
+        normalise=task.normalise,
+    )
 
 
 def _load_tokenizer(place: str, model: ModelSection) -> Tokenizer:

@@ -10,6 +10,7 @@ from fedft.config.load import from_json
 from fedft.coordinator.evaluation import records_of
 from fedft.data.readers import load_records
 from fedft.errors import Code, FedftError
+from fedft.models.pooled import PooledClassifier
 from fedft.store import EvaluationRecord, RunRecord, RunStore
 from fedft.training.model_runtime import ModelRuntime
 
@@ -59,6 +60,9 @@ def export_run(
 ) -> Path:
     """Write a round's adapter for PEFT, or the float32 model with the adapter merged into its weights.
 
+    A pooled head goes beside it, to be read by ``fedft.models.pooled.load_head``; the rest is then for the
+    model without a head (``AutoModel``).
+
     Raises:
         FedftError: FEDFT-6008 when ``out`` is a folder with something in it, FEDFT-2119 when the base
             cannot be merged into.
@@ -69,10 +73,30 @@ def export_run(
             Code.OUTPUT_NOT_EMPTY, f"{out} exists and is not an empty folder", hint="name a new folder"
         )
     runtime = open_round(store, run, round_number)
-    if kind == "peft":
+    model = runtime.base.model
+    if isinstance(model, PooledClassifier):
+        _export_pooled(runtime, model, out, kind)
+    elif kind == "peft":
         base = runtime.config.model.source
         export_peft(runtime.adapters, out, base_model=base, task_type=type(runtime.task).peft_type)
     else:
         merge(runtime.adapters).save_pretrained(out)  # type: ignore[operator]
     runtime.base.tokenizer.save_pretrained(out)
     return out
+
+
+def _export_pooled(runtime: ModelRuntime, model: PooledClassifier, out: Path, kind: ExportKind) -> None:
+    """Write the body as a model of its own kind, and the head beside it."""
+    config = runtime.config
+    model.head.save(out, config.task.labels)
+    if kind == "peft":
+        export_peft(
+            runtime.adapters,
+            out,
+            base_model=config.model.source,
+            task_type="FEATURE_EXTRACTION",
+            body=model.base_model_prefix,
+        )
+    else:
+        merge(runtime.adapters)
+        model.body.save_pretrained(out)

@@ -20,10 +20,12 @@ from fedft.data.report import DataReport
 from fedft.errors import Code, FedftError
 from fedft.methods import Method
 from fedft.models.load import BaseModel, load_base
+from fedft.models.pooled import PooledClassifier
 from fedft.registries import METHODS
 from fedft.tensors import Arrays
 from fedft.training import seeds
 from fedft.training.client_records import ClientRecords, load_records_of
+from fedft.training.features import labels_of, pooled_features, start_head
 from fedft.training.loop import TrainReport, train_local
 from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
@@ -104,7 +106,19 @@ class ModelRuntime:
 
         """
         self._detach()
+        self.start_from_public()
         return self.method.build_frames(self.base.model, self._targets(), self.config, self._public_gradients)
+
+    def start_from_public(self) -> None:
+        """Fit a pooled head to the public records, where the frame is made of their gradients.
+
+        A head at zero hands no gradient on; what public records teach it costs no privacy.
+        """
+        model = self.base.model
+        if isinstance(model, PooledClassifier) and self.method.frame_facts(self.config).needs == "gradients":
+            samples, _ = self.task.prepare(load_records_of(self.config, "public"))
+            pooled = pooled_features(model, self.task, samples, self.config.evaluation.batch_size)
+            start_head(model.head, pooled, labels_of(samples))
 
     def attach(self, frames: Frames) -> None:
         """Put adapters on the model, the head's parameters among them if they are trained."""
@@ -194,8 +208,11 @@ class ModelRuntime:
     def trainable(self, *, head_only: bool = False) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Return the head's parameters and the adapters'; the latter rest if only a head is trained."""
         parameters = self.adapters.named_trainable_parameters()
-        head = [parameters[name] for name in self.adapters.extra_names]
-        matrices = [value for name, value in parameters.items() if name not in self.adapters.extra_names]
+        extra = self.adapters.extra_names
+        head = [parameters[name] for name in extra if name not in self.base.measured]
+        matrices = [value for name, value in parameters.items() if name not in extra]
+        for name in self.base.measured:
+            self.base.model.get_parameter(name).requires_grad_(False)
         for matrix in matrices:
             matrix.requires_grad_(not head_only)
         return head, matrices

@@ -25,6 +25,7 @@ class SequenceClassification(Task[ClassSample]):
 
     peft_type = "SEQ_CLS"
     has_head = True
+    classifies_texts = True
 
     @classmethod
     def auto_class(cls) -> Any:

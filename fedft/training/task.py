@@ -55,6 +55,7 @@ class Task(ABC, Generic[S]):
         peft_type: what PEFT calls it in an exported adapter.
         has_head: whether a new head on the model's body is trained; otherwise the output layer belongs to
             the base.
+        classifies_texts: whether a new head names the class of a whole text, and so can read pooled states.
         generates: whether it can generate answers, for the exact match.
         options: the schema of further keys of the configuration's section.
 
@@ -62,6 +63,7 @@ class Task(ABC, Generic[S]):
 
     peft_type: ClassVar[str]
     has_head: ClassVar[bool]
+    classifies_texts: ClassVar[bool] = False
     generates: ClassVar[bool] = False
     options: ClassVar[type[Options]] = NoOptions
 

@@ -25,7 +25,7 @@ from fedft.models.load import load_base, load_count
 from fedft.models.sources import resolve_source
 
 CAUSAL = TaskSection()
-CLASSES = TaskSection(kind="sequence-classification", labels=("no", "yes"))
+CLASSES = TaskSection(kind="sequence-classification", labels=("no", "yes"), pooling="model")
 SIZES: dict[str, Any] = {
     "hidden_size": 16,
     "intermediate_size": 24,

@@ -37,7 +37,7 @@ from fedft.models.sources import resolve_source
 from fedft.quant import NF4Linear, NF4Weight, loading, quantise_model
 
 CAUSAL = TaskSection()
-CLASSES = TaskSection(kind="sequence-classification", labels=("no", "yes", "maybe", "never"))
+CLASSES = TaskSection(kind="sequence-classification", labels=("no", "yes", "maybe", "never"), pooling="model")
 LLAMA: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
