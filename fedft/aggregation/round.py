@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedft.aggregation.accumulator import FRACTION_BITS, MAX_ABS, MAX_WEIGHT, ExactAccumulator
 from fedft.codecs import CodecContext, CodecSpec, DecodedUpdate, Manifest, decode_update
 from fedft.errors import Code, FedftError
+from fedft.tensors import Arrays
 from fedft.wire.messages import ModelRef, RoundRef, Update
 from fedft.wire.peer_error import as_peer_error
 
@@ -50,6 +51,7 @@ class RoundAggregator:
         seed: of this round, for rotated codecs.
         max_weight: largest number of examples that counts; more is refused.
         max_norm: largest L2 norm of an update, None for no limit.
+        witness: shown every update that counts, decoded, with its weight; it changes nothing of the mean.
         max_abs: largest magnitude of a value.
         fraction_bits: the grid of the sum, see ``ExactAccumulator``.
 
@@ -69,6 +71,7 @@ class RoundAggregator:
         max_norm: float | None = None,
         max_abs: float = MAX_ABS,
         fraction_bits: int = FRACTION_BITS,
+        witness: Callable[[Arrays, int], None] | None = None,
     ) -> None:
         self.accumulator = ExactAccumulator(
             manifest, fraction_bits=fraction_bits, max_weight=max_weight, max_abs=max_abs, seed=seed
@@ -82,6 +85,7 @@ class RoundAggregator:
         self._accepted = accepted
         self._context = CodecContext(seed=seed)
         self._max_norm = max_norm
+        self._witness = witness
         self._counted: set[str] = set()
 
     @property
@@ -102,10 +106,13 @@ class RoundAggregator:
         except Exception as error:
             return self._refuse(as_peer_error(error))
         try:
+            shown = {} if self._witness is None else self._arrays(decoded)
             self.accumulator.add_decoded(decoded, weight)
         except FedftError as error:
             return self._refuse(error)
         self._counted.add(client_key)
+        if self._witness is not None:
+            self._witness(shown, weight)
         return UpdateAccepted(weight, decoded.norm)
 
     def _refuse(self, error: FedftError) -> UpdateRejected:
@@ -141,6 +148,10 @@ class RoundAggregator:
         _same(Code.UPDATE_WRONG_FRAME, "frame", mine.frame_digest, theirs.frame_digest)
         _same(Code.UPDATE_WRONG_MANIFEST, "manifest", self._manifest_digest, theirs.manifest_digest)
         _same(Code.UPDATE_WRONG_STATE, "global state", mine.global_state_digest, theirs.global_state_digest)
+
+    def _arrays(self, decoded: DecodedUpdate) -> Arrays:
+        manifest = self.accumulator.manifest
+        return manifest.unflatten(decoded.flat(manifest))
 
     def _decode(self, update: Update, weight: int) -> DecodedUpdate:
         # The weight is cheap to check, so it goes before the decoding.

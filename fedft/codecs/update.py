@@ -31,6 +31,15 @@ class DecodedUpdate:
         """L2 norm of the coded values."""
         return float(np.sqrt(sum(shard.squared_norm for shard in self.shards)))
 
+    def flat(self, manifest: Manifest) -> NDArray[np.float32]:
+        """Return the decoded values as the manifest's flat vector; FEDFT-4014 when one is not finite."""
+        flat = np.zeros(manifest.total_elements, dtype=np.float32)
+        for shard in self.shards:
+            shard.write_into(flat)
+        if not np.isfinite(flat).all():  # a rotation adds values up, so scales may be finite and sums not
+            raise FedftError(Code.CODED_VALUE_INVALID, "the decoded values are not finite")
+        return flat
+
 
 def decode_update(
     shards: Sequence[Shard],
@@ -70,12 +79,7 @@ def decode(
 
 def decode_flat(shards: Sequence[Shard], manifest: Manifest, context: CodecContext) -> NDArray[np.float32]:
     """Decode shards to the manifest's flat vector; raises as ``decode_update`` does."""
-    flat = np.zeros(manifest.total_elements, dtype=np.float32)
-    for shard in decode_update(shards, manifest, context).shards:
-        shard.write_into(flat)
-    if not np.isfinite(flat).all():  # a rotation adds values up, so scales may be finite and sums not
-        raise FedftError(Code.CODED_VALUE_INVALID, "the decoded values are not finite")
-    return flat
+    return decode_update(shards, manifest, context).flat(manifest)
 
 
 def _check_cover(shards: Sequence[Shard], manifest: Manifest) -> None:

@@ -118,6 +118,23 @@ def test_a_codec_that_the_round_does_not_accept(make_aggregator, make_update) ->
     assert isinstance(aggregator.offer(CLIENT, make_update(codec="bf16")), UpdateAccepted)
 
 
+@pytest.mark.parametrize("codec", ["dense", "ternary", "bf16"])
+def test_a_witness_sees_what_counts_and_nothing_else(codec, make_aggregator, make_update) -> None:
+    seen: list[tuple[dict[str, np.ndarray], int]] = []
+    aggregator = make_aggregator(witness=lambda arrays, weight: seen.append((arrays, weight)))
+    alone = make_aggregator()
+    for target in (aggregator, alone):
+        target.offer(CLIENT, make_update(num_examples=0))
+        target.offer(CLIENT, make_update(codec=codec, num_examples=7))
+        target.offer(CLIENT, make_update(codec=codec, num_examples=7))
+
+    ((arrays, weight),) = seen
+    assert weight == 7
+    for name, value in alone.result().items():
+        np.testing.assert_allclose(arrays[name], value, rtol=1e-5, atol=1e-8)
+    assert aggregator.accumulator.digest() == alone.accumulator.digest()
+
+
 def test_weighting_by_examples(make_aggregator, make_update) -> None:
     aggregator = make_aggregator()
     a, b = random_state(1), random_state(2)
