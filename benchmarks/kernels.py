@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedft.quant import NF4Linear, NF4Weight, describe, ops, ternary, workspace
+from fedft.quant import NF4, NF4Weight, QuantisedLinear, describe, ops, ternary, workspace
 from fedft.quant.codebook import nested_map
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -142,7 +142,7 @@ def layers(rounds: int) -> Iterator[Row]:
         (4096, torch.float32, (16, 256)),
     ):
         dense = nn.Linear(size, size, bias=False, dtype=dtype).requires_grad_(False)
-        ours = NF4Linear.from_module(dense)
+        ours = QuantisedLinear.of(dense, NF4)
         theirs = bnb.nn.Linear4bit(size, size, bias=False, compute_dtype=dtype, quant_type="nf4")
         theirs.weight = bnb.nn.Params4bit(dense.weight.data.clone(), requires_grad=False, quant_type="nf4")
         theirs = theirs.to("cpu").train()

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from fedft.adapters import attach, build_frames, resolve_targets
-from fedft.quant import describe, quantise_model
+from fedft.quant import NF4, describe, quantise_model
 from fedft.training.memory_plan import plan_memory
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -53,7 +53,7 @@ def prepared(method: str) -> nn.Module:
     """The model with its adapters, ready to train."""
     model = base_model()
     if method == METHODS[0]:
-        quantise_model(model)
+        quantise_model(model, NF4)
         frames = build_frames(model, resolve_targets(model, "auto"), initialiser="random", rank=64)
         attach(model, frames)
         return model.train()

@@ -13,6 +13,7 @@ from fedft.registry import Registry
 if TYPE_CHECKING:
     from fedft.adapters.initialisers.interface import Initialiser
     from fedft.methods.interface import Method
+    from fedft.quant.interface import QuantFormat
     from fedft.training.task import Task
 
 FRAMES: Registry[Initialiser] = Registry(
@@ -47,4 +48,11 @@ TASKS: Registry[type[Task[Any]]] = Registry(
         "causal-lm": "fedft.training.causal_lm:CausalLM",
         "sequence-classification": "fedft.training.sequence_classification:SequenceClassification",
     },
+)
+
+QUANT: Registry[QuantFormat] = Registry(
+    "quantised format",
+    "fedft.quant",
+    "fedft.quant.interface:QuantFormat",
+    {"nf4": "fedft.quant.nf4:NF4", "int8": "fedft.quant.int8:INT8"},
 )

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
 from torch.autograd.function import once_differentiable
 
 from fedft.adapters import frozen
 from fedft.adapters.interface import AdapterLayer
 from fedft.errors import Code, FedftError
-
-if TYPE_CHECKING:
-    from fedft.adapters.frame import Frame
 
 
 class PerSampleSink(Protocol):
@@ -26,6 +24,30 @@ class PerSampleSink(Protocol):
         The layer's ``per_sample_parameter`` is (p, q); sample i's gradient of it is ``v[i]ᵀ u[i]``. ``batch``
         is the first dimension of the layer's input. The parameter's own gradient is left alone.
         """
+
+
+class SquareFrame(Protocol):
+    """What the layer needs of a frame."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (out, in) of the weight."""
+
+    @property
+    def scale(self) -> float:
+        """The factor s."""
+
+    @property
+    def a(self) -> Tensor:
+        """The matrix A, ``(r, in)``."""
+
+    @property
+    def b(self) -> Tensor:
+        """The matrix B, ``(out, r)``."""
+
+    @property
+    def r0(self) -> Tensor:
+        """What R starts from, ``(r, r)`` float32."""
 
 
 class InputProjection(Protocol):
@@ -57,7 +79,7 @@ class AdaptedLinear(AdapterLayer):
     A: Tensor
     B: Tensor
 
-    def __init__(self, base: nn.Module, frame: Frame) -> None:
+    def __init__(self, base: nn.Module, frame: SquareFrame) -> None:
         super().__init__()
         shape = frozen.shape_of(base)
         if shape != frame.shape:
@@ -115,7 +137,7 @@ class _AdaptedMatmul(torch.autograd.Function):
         # R = 0 must leave every bit of y alone, and y + (+0) would turn -0 into +0. On the CPU a look at R
         # costs nothing. On an accelerator it would wait for the device, and a trace cannot branch on it;
         # there sums start from +0, so that y - u(-R)ᵀBᵀ is y - (+0) = y.
-        if R.is_cuda or torch.compiler.is_compiling() or R.any():
+        if R.is_cuda or torch.compiler.is_compiling() or is_fake(R) or R.any():
             y.addmm_(u @ -R.to(u.dtype).T, layer.B.T, alpha=-1)
         ctx.layer, ctx.x_shape = layer, x.shape
         ctx.save_for_backward(u if ctx.needs_input_grad[1] else None, R)

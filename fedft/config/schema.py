@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedft.config.named import Named, OpenSection, Section
 from fedft.config.rules import ContradictionError, contradictions
-from fedft.registries import FRAMES, METHODS, TASKS
+from fedft.registries import FRAMES, METHODS, QUANT, TASKS
 
 
 def _split(value: object) -> object:
@@ -21,7 +21,7 @@ def _split(value: object) -> object:
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 
 
-class ModelSection(Section):
+class ModelSection(OpenSection):
     """The frozen base model."""
 
     source: str = Field("demo", min_length=1, description='"demo", a folder, or a Hugging Face hub id')
@@ -30,9 +30,10 @@ class ModelSection(Section):
         "float32", description="dtype of the frozen weights and of the arithmetic; R stays float32"
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="where the model is kept and computed")
-    quant: Literal["none", "nf4"] = Field(
+    quant: Annotated[str, Named(QUANT, "none")] = Field(
         "none",
-        description="storage of the linear layers' frozen weights; nf4: 4 bits, quantised while loading",
+        description="storage of the linear layers' frozen weights; nf4: 4 bits; int8: one byte; quantised "
+        "while loading",
     )
     chat_template: str = Field("", description="Jinja chat template that replaces the tokenizer's own")
 

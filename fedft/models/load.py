@@ -15,7 +15,7 @@ from fedft.errors import Code, FedftError
 from fedft.models.digest import weights_digest
 from fedft.models.pooled import CENTER, with_pooled_head
 from fedft.models.pooling import pooling_of
-from fedft.models.quantised import load_nf4, refuse_quantised
+from fedft.models.quantised import load_stored, refuse_quantised
 from fedft.models.sources import resolve_source
 from fedft.registries import TASKS
 
@@ -32,8 +32,8 @@ class BaseModel:
     Attributes:
         model: on ``model.device``, in evaluation mode (no dropout), no parameter requiring a gradient.
         tokenizer: with a padding token.
-        digest: SHA-256 of the weights, as stored in memory (NF4 bytes when quantised), without the head: what
-            all clients must agree on.
+        digest: SHA-256 of the weights as they lie in memory, quantised or not, without the head: what all
+            clients must agree on.
         head: names of the classification head's parameters; empty for a causal LM.
         measured: those of them that are measured and not trained (``head.center``).
 
@@ -60,8 +60,8 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
     Raises:
         FedftError: FEDFT-2001 no such model, FEDFT-2002 the files or the hub failed, FEDFT-2003 the
             checkpoint lacks weights of the base, FEDFT-2004 no usable padding or end token, FEDFT-2005 the
-            weights are stored in 4 bits and model.quant does not say so, FEDFT-2006 no such device; with
-            quant = "nf4" also what ``fedft.quant`` raises.
+            weights are stored otherwise than model.quant says, FEDFT-2006 no such device; with
+            a quantised base also what ``fedft.quant`` raises.
 
     """
     global _loads
@@ -69,7 +69,7 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
     try:
         with torch.random.fork_rng(devices=[]), _quiet():
             loaded, missing = (
-                load_nf4(place, model, task) if model.quant == "nf4" else _load(place, model, task)
+                load_stored(place, model, task) if model.quant != "none" else _load(place, model, task)
             )
             loaded = _with_head(loaded, missing, place, model, task)
         tokenizer = _load_tokenizer(place, model)

@@ -1,17 +1,24 @@
-"""Quantised storage of frozen weights (NF4), the layer on it, and the choice of kernels behind both."""
+"""Quantised storage of frozen weights, the layer on it, and the choice of kernels behind both."""
 
 from fedft.quant.doctor import describe
-from fedft.quant.files import is_quantised, save_quantised
-from fedft.quant.linear import NF4Linear
+from fedft.quant.files import description, save_quantised
+from fedft.quant.int8 import INT8
+from fedft.quant.interface import QuantFormat, StoredWeight
+from fedft.quant.linear import QuantisedLinear
 from fedft.quant.loading import load_quantised, load_quantising
 from fedft.quant.model import quantisable, quantise_model
+from fedft.quant.nf4 import NF4
 from fedft.quant.weight import NF4Weight
 
 __all__ = [
-    "NF4Linear",
+    "INT8",
+    "NF4",
     "NF4Weight",
+    "QuantFormat",
+    "QuantisedLinear",
+    "StoredWeight",
     "describe",
-    "is_quantised",
+    "description",
     "load_quantised",
     "load_quantising",
     "quantisable",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fedft.errors import Code, FedftError
-from fedft.quant.linear import NF4Linear
+from fedft.quant.linear import QuantisedLinear
 
 _SHARD = 2 << 30  # bytes of one file
 DIGEST = "fedft.sha256"
@@ -24,13 +24,13 @@ INDEX = "model.safetensors.index.json"
 
 
 def save_quantised(model: nn.Module, folder: Path, exclude: Collection[str] = ()) -> str:
-    """Write a transformers model with NF4 layers as safetensors files and a config.json.
+    """Write a transformers model with quantised layers as safetensors files and a config.json.
 
-    transformers opens the folder as well, with bitsandbytes. A file appears under its name when it is
+    A file appears under its name when it is
     complete, the configuration last.
 
     Args:
-        model: with NF4 layers.
+        model: with quantised layers, all in one format.
         folder: made when missing.
         exclude: names of weights that are left out, such as those of an untrained head.
 
@@ -38,10 +38,10 @@ def save_quantised(model: nn.Module, folder: Path, exclude: Collection[str] = ()
         The digest of the weights, SHA-256 (hex); ``load_quantised`` gives the same.
 
     Raises:
-        FedftError: FEDFT-9013 when the model has no NF4 layer.
+        FedftError: FEDFT-9013 when the model has no quantised layer.
 
     """
-    if not any(isinstance(module, NF4Linear) for module in model.modules()):
+    if not _quantised(model):
         raise FedftError(
             Code.MODULE_NOT_QUANTISABLE, f"{type(model).__name__} has no quantised layer to save"
         )
@@ -58,17 +58,16 @@ def save_quantised(model: nn.Module, folder: Path, exclude: Collection[str] = ()
     if len(shards) > 1:
         _write_json(folder / INDEX, {"metadata": {}, "weight_map": place})
     config: Any = model.config
-    _write_json(folder / "config.json", config.to_dict() | {"quantization_config": _bnb_config(model)})
+    _write_json(folder / "config.json", config.to_dict() | {"quantization_config": _description(model)})
     return combined(digests)
 
 
-def is_quantised(folder: Path) -> bool:
-    """Whether a folder holds a model whose weights are stored in NF4."""
+def description(folder: Path) -> dict[str, Any]:
+    """Return what a model's config.json says of its quantised weights; nothing for a model without."""
     try:
-        stored = json.loads((folder / "config.json").read_text()).get("quantization_config") or {}
-    except (OSError, ValueError):
-        return False
-    return bool(stored.get("load_in_4bit")) and stored.get("bnb_4bit_quant_type") == "nf4"
+        return json.loads((folder / "config.json").read_text()).get("quantization_config") or {}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def _own_tensors(model: nn.Module, exclude: Collection[str]) -> dict[str, Tensor]:
@@ -131,16 +130,13 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def _bnb_config(model: nn.Module) -> dict[str, Any]:
-    """What tells transformers to open the files with bitsandbytes, and which linear layers are dense."""
-    quantised = [module for module in model.modules() if isinstance(module, NF4Linear)]
+def _description(model: nn.Module) -> dict[str, Any]:
+    """What tells a reader how the linear layers are stored, and which are dense."""
+    quantised = _quantised(model)
     dense = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
-    return {
-        "quant_method": "bitsandbytes",
-        "load_in_4bit": True,
-        "load_in_8bit": False,
-        "bnb_4bit_quant_type": "nf4",
-        "bnb_4bit_use_double_quant": all(module.nf4.nested is not None for module in quantised),
-        "bnb_4bit_compute_dtype": str(quantised[0].compute_dtype).removeprefix("torch."),
-        "llm_int8_skip_modules": dense,
-    }
+    dtype = str(quantised[0].compute_dtype).removeprefix("torch.")
+    return quantised[0].format.describe([module.stored for module in quantised], dense, dtype)
+
+
+def _quantised(model: nn.Module) -> list[QuantisedLinear]:
+    return [module for module in model.modules() if isinstance(module, QuantisedLinear)]

@@ -1,9 +1,8 @@
-"""The frozen linear layer on an NF4 weight: a base that square adapters can sit on."""
+"""The frozen linear layer on a quantised weight: a base that adapters can sit on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -11,18 +10,19 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fedft.errors import Code, FedftError
-from fedft.quant.weight import NF4Weight
+from fedft.quant.interface import QuantFormat, StoredWeight
 
 
-class NF4Linear(nn.Module):
-    """``y = x Wᵀ + bias`` with W in NF4 (QLoRA, arXiv 2305.14314), dequantised into a shared workspace.
+class QuantisedLinear(nn.Module):
+    """``y = x Wᵀ + bias`` with W in few bits.
 
     The arithmetic is in the dtype of x (float32, bfloat16, float16). Nothing but the weight is kept for
-    backward, and no mode or call changes the stored weight. In a state dict it looks as bitsandbytes' own
-    layer does (``weight``, ``weight.absmax``, ...).
+    backward, and no mode or call changes the stored weight. In a state dict the parts of the weight are
+    called ``weight`` and ``weight.…``, as the format names them.
 
     Args:
-        nf4: the weight, ``(out, in)``.
+        format: that the weight is in.
+        stored: the weight, ``(out, in)``.
         bias: ``(out,)`` or None; frozen.
         compute_dtype: of the inputs; ``model.to(dtype)`` changes it and leaves the stored weight alone.
 
@@ -30,16 +30,19 @@ class NF4Linear(nn.Module):
 
     bias: nn.Parameter | None
 
-    def __init__(self, nf4: NF4Weight, bias: Tensor | None, compute_dtype: torch.dtype) -> None:
+    def __init__(
+        self, format: QuantFormat, stored: StoredWeight, bias: Tensor | None, compute_dtype: torch.dtype
+    ) -> None:
         super().__init__()
-        self.nf4 = nf4
-        self.out_features, self.in_features = nf4.shape
+        self.format = format
+        self.stored = stored
+        self.out_features, self.in_features = stored.shape
         self.compute_dtype = compute_dtype
         frozen = None if bias is None else nn.Parameter(bias.detach().to(compute_dtype), requires_grad=False)
         self.register_parameter("bias", frozen)
 
     @classmethod
-    def from_module(cls, module: nn.Module) -> Self:
+    def of(cls, module: nn.Module, format: QuantFormat) -> Self:
         """Quantise an ``nn.Linear`` or transformers' ``Conv1D``; it computes in the module's dtype.
 
         Raises:
@@ -53,12 +56,12 @@ class NF4Linear(nn.Module):
         weight: Tensor = module.weight  # type: ignore[assignment]
         matrix = weight.T.contiguous() if type(module) is Conv1D else weight
         bias: Tensor | None = module.bias  # type: ignore[assignment]
-        return cls(NF4Weight.quantise(matrix), bias, weight.dtype).train(module.training)
+        return cls(format, format.quantise(matrix), bias, weight.dtype).train(module.training)
 
     @property
     def device(self) -> torch.device:
         """Where the weight lies."""
-        return self.nf4.device
+        return self.stored.device
 
     @property
     def weight(self) -> Tensor:
@@ -67,39 +70,33 @@ class NF4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(..., in)`` to ``(..., out)`` in the dtype of x."""
-        return self.nf4.matmul(x, transposed=True, bias=None if self.bias is None else self.bias.to(x.dtype))
+        return self.stored.matmul(
+            x, transposed=True, bias=None if self.bias is None else self.bias.to(x.dtype)
+        )
 
     def input_gradient(self, grad: Tensor) -> Tensor:
         """Return ``grad W``, ``(..., in)``, in the dtype of ``grad``."""
-        return self.nf4.matmul(grad, transposed=False)
+        return self.stored.matmul(grad, transposed=False)
 
     def dense_weight(self) -> Tensor:
         """Return W, ``(out, in)``, in the compute dtype."""
-        return self.nf4.dequantise(self.compute_dtype)
+        return self.stored.dequantise(self.compute_dtype)
 
     def extra_repr(self) -> str:
         """Show the shape, as ``nn.Linear`` does."""
-        bias = self.bias is not None
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}, nf4"
+        size = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{size}, bias={self.bias is not None}, {self.format.name}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         probe = fn(torch.empty(0, dtype=self.compute_dtype, device=self.device))
         self.compute_dtype = probe.dtype
-
-        def moved(part: Tensor | None) -> Tensor | None:
-            if part is None:
-                return None
-            result = fn(part)
-            return result if result.dtype == part.dtype else part.to(result.device)  # scales stay float32
-
-        parts = {name: moved(getattr(self.nf4, name)) for name in ("packed", "absmax", "absmax2", "code")}
-        self.nf4 = replace(self.nf4, **parts)  # type: ignore[arg-type]
+        self.stored = self.stored.to(probe.device)  # whatever the dtype, what is stored stays
         return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name, part in self.nf4.state().items():
+        for name, part in self.stored.state().items():
             destination[f"{prefix}weight.{name}" if name else f"{prefix}weight"] = part
 
     def _load_from_state_dict(
@@ -121,8 +118,8 @@ class NF4Linear(nn.Module):
         if key not in own:
             missing_keys.append(key)
             return
-        loaded = NF4Weight.from_state({k[len(key) + 1 :]: v for k, v in own.items()})
-        if loaded.shape != self.nf4.shape:
-            error_msgs.append(f"{key} is {loaded.shape}, the layer's is {self.nf4.shape}")
+        loaded = self.format.read({k[len(key) + 1 :]: v for k, v in own.items()})
+        if loaded.shape != self.stored.shape:
+            error_msgs.append(f"{key} is {loaded.shape}, the layer's is {self.stored.shape}")
             return
-        self.nf4 = loaded.to(self.device)
+        self.stored = loaded.to(self.device)

@@ -16,20 +16,19 @@ from transformers.pytorch_utils import Conv1D
 from fedft.errors import Code, FedftError
 from fedft.quant import skeleton
 from fedft.quant.files import DIGEST, INDEX, combined, digest_of
+from fedft.quant.interface import QuantFormat, StoredWeight
 from fedft.quant.model import quantisable
-from fedft.quant.weight import STATE, NF4Weight
-
-_STATE_KEY = f".weight.{STATE}"
 
 
 def load_quantised(
-    folder: Path, auto_class: Any, *, dtype: torch.dtype | None = None, **changes: Any
+    folder: Path, auto_class: Any, format: QuantFormat, *, dtype: torch.dtype | None = None, **changes: Any
 ) -> tuple[nn.Module, list[str], str]:
-    """Load what ``save_quantised`` wrote, or another model that bitsandbytes stored in NF4.
+    """Load what ``save_quantised`` wrote, or what another library stored in a format that this one reads.
 
     Args:
         folder: with config.json and safetensors files.
         auto_class: such as ``AutoModelForCausalLM``; its ``from_config`` makes the model.
+        format: that the weights are in.
         dtype: of the arithmetic and of all weights that are not quantised; None: as stored.
         changes: configuration entries to replace, such as ``num_labels``.
 
@@ -38,21 +37,21 @@ def load_quantised(
         or hold in another shape (a new classification head), which are zero; the digest of the files.
 
     Raises:
-        FedftError: FEDFT-9012 (a file is missing, damaged or changed), FEDFT-9011 (not NF4).
+        FedftError: FEDFT-9012 (a file is missing, damaged or changed), FEDFT-9011 (a damaged weight).
 
     """
     model, computes = skeleton.build(folder, auto_class, dtype, changes)
     names = skeleton.Names(model)
     state: dict[str, Tensor] = {}
-    weights: dict[str, NF4Weight] = {}
+    weights: dict[str, StoredWeight] = {}
     digests = []
     for path in weight_files(folder):
-        digests.append(_take_file(path, names, state, weights, dtype))
-    return model, skeleton.fill(model, state, weights, computes), combined(digests)
+        digests.append(_take_file(path, names, state, weights, format, dtype))
+    return model, skeleton.fill(model, state, weights, format, computes), combined(digests)
 
 
 def load_quantising(
-    folder: Path, auto_class: Any, *, dtype: torch.dtype, **changes: Any
+    folder: Path, auto_class: Any, format: QuantFormat, *, dtype: torch.dtype, **changes: Any
 ) -> tuple[nn.Module, list[str]]:
     """Load a model from dense safetensors files and quantise its body, one weight at a time.
 
@@ -72,7 +71,7 @@ def load_quantising(
         )
     transposed = {name for name in chosen if isinstance(model.get_submodule(name), Conv1D)}
     state: dict[str, Tensor] = {}
-    weights: dict[str, NF4Weight] = {}
+    weights: dict[str, StoredWeight] = {}
     for path in weight_files(folder):
         for key in _keys(path):
             name = names.find(key)
@@ -81,12 +80,10 @@ def load_quantising(
                 continue
             if kind == "weight" and module in chosen:
                 tensor = _tensor(path, key)
-                weights[module] = NF4Weight.quantise(
-                    tensor.T.contiguous() if module in transposed else tensor
-                )
+                weights[module] = format.quantise(tensor.T.contiguous() if module in transposed else tensor)
             else:
                 state[name] = _converted(_tensor(path, key).clone(), dtype)
-    return model, skeleton.fill(model, state, weights, dtype)
+    return model, skeleton.fill(model, state, weights, format, dtype)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -116,10 +113,11 @@ def _take_file(
     path: Path,
     names: skeleton.Names,
     state: dict[str, Tensor],
-    weights: dict[str, NF4Weight],
+    weights: dict[str, StoredWeight],
+    format: QuantFormat,
     dtype: torch.dtype | None,
 ) -> str:
-    """Sort one file's tensors into dense ones and NF4 weights; return its digest."""
+    """Sort one file's tensors into dense ones and quantised weights; return its digest."""
     tensors, recorded = _read(path)
     digest = digest_of(tensors)
     if recorded not in (None, digest):
@@ -128,10 +126,10 @@ def _take_file(
             f"{path}: digest {digest[:12]}…, it records {recorded[:12]}…",
             hint="the file was changed or damaged; fetch it again",
         )
-    for key in [key for key in tensors if key.endswith(_STATE_KEY)]:
-        stored = key.removesuffix(f".{STATE}")
+    for key in [key for key in tensors if key.endswith(f".weight.{format.marker}")]:
+        stored = key.removesuffix(f".{format.marker}")
         parts = [k for k in tensors if k == stored or k.startswith(f"{stored}.")]
-        weight = NF4Weight.from_state({k[len(stored) + 1 :]: tensors.pop(k) for k in parts})
+        weight = format.read({k[len(stored) + 1 :]: tensors.pop(k) for k in parts})
         found = names.find(stored)
         if found is None:
             raise FedftError(Code.QUANTISED_FILES_INVALID, f"{path} holds {stored}, the model does not")

@@ -8,11 +8,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from fedft.errors import Code, FedftError
-from fedft.quant.linear import NF4Linear
+from fedft.quant.interface import QuantFormat
+from fedft.quant.linear import QuantisedLinear
 
 
 def quantisable(model: nn.Module) -> list[str]:
-    """Return the names of the linear modules that can go to 4 bits, sorted.
+    """Return the names of the linear modules that can be quantised, sorted.
 
     Every ``nn.Linear`` and ``Conv1D`` inside the model's body: not the output layer or a classification
     head, whose errors go straight into the loss, and none whose weight another module uses too.
@@ -30,11 +31,12 @@ def quantisable(model: nn.Module) -> list[str]:
     return sorted(names)
 
 
-def quantise_model(model: nn.Module, names: Sequence[str] | None = None) -> None:
-    """Replace linear modules by their NF4 form, in place, freeing each dense weight in turn.
+def quantise_model(model: nn.Module, format: QuantFormat, names: Sequence[str] | None = None) -> None:
+    """Replace linear modules by their quantised form, in place, freeing each dense weight in turn.
 
     Args:
         model: in the dtype it computes in; without adapters.
+        format: to store the weights in.
         names: of the modules; default ``quantisable(model)``.
 
     Raises:
@@ -51,6 +53,6 @@ def quantise_model(model: nn.Module, names: Sequence[str] | None = None) -> None
     for name in chosen:
         if name not in modules:
             raise FedftError(Code.MODULE_NOT_QUANTISABLE, f"the model has no module {name!r} to quantise")
-        replacement = NF4Linear.from_module(modules.pop(name))
+        replacement = QuantisedLinear.of(modules.pop(name), format)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, replacement)

@@ -54,13 +54,13 @@ def check_parts(packed: Tensor, absmax: Tensor, nested: Nested | None, count: in
     for part, dtype, size in expected:
         if part.dtype != dtype or part.numel() != size or not part.is_contiguous():
             raise FedftError(
-                Code.NF4_WEIGHT_INVALID,
+                Code.QUANTISED_WEIGHT_INVALID,
                 f"not an NF4 weight of {count} elements: a part is {part.dtype} {tuple(part.shape)}, "
                 f"expected {size} of {dtype}",
             )
         if part.device != packed.device:
             raise FedftError(
-                Code.NF4_WEIGHT_INVALID, f"parts of one weight lie on {packed.device} and {part.device}"
+                Code.QUANTISED_WEIGHT_INVALID, f"parts of one weight lie on {packed.device} and {part.device}"
             )
 
 

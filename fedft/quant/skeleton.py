@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fedft.errors import Code, FedftError
-from fedft.quant.linear import NF4Linear
-from fedft.quant.weight import NF4Weight
+from fedft.quant.interface import QuantFormat, StoredWeight
+from fedft.quant.linear import QuantisedLinear
 
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
@@ -68,16 +68,21 @@ class Names:
 
 
 def fill(
-    model: Any, state: dict[str, Tensor], weights: Mapping[str, NF4Weight], dtype: torch.dtype
+    model: Any,
+    state: dict[str, Tensor],
+    weights: Mapping[str, StoredWeight],
+    format: QuantFormat,
+    dtype: torch.dtype,
 ) -> list[str]:
-    """Put tensors and NF4 weights into a model that ``build`` made; freeze it, in evaluation mode.
+    """Put tensors and quantised weights into a model that ``build`` made; freeze it, in evaluation mode.
 
     Args:
         model: changed in place.
         state: dense tensors under the model's names. One outside the body whose shape is another (a head
             for other classes) is left out.
         weights: by the names of their modules.
-        dtype: that NF4 layers compute in.
+        format: that they are in.
+        dtype: that their layers compute in.
 
     Returns:
         The names of the parameters that neither has, sorted; they are zero.
@@ -99,7 +104,7 @@ def fill(
                 Code.QUANTISED_FILES_INVALID, f"the files and the model disagree about a bias of {name}"
             )
         parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, NF4Linear(weight, bias, dtype))
+        setattr(model.get_submodule(parent), child, QuantisedLinear(format, weight, bias, dtype))
     model.load_state_dict(_fitting(model, state), strict=False, assign=True)
     model.tie_weights()
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,13 +15,14 @@ from torch import Tensor
 from fedft.errors import Code, FedftError
 from fedft.quant import ops
 from fedft.quant.codebook import BLOCK, NESTED_BLOCK, levels, nested_map
+from fedft.quant.interface import StoredWeight
 
 STATE = "quant_state.bitsandbytes__nf4"
 """The key of the facts that are no tensors, as bitsandbytes names it in files."""
 
 
 @dataclass(frozen=True, eq=False)
-class NF4Weight:
+class NF4Weight(StoredWeight):
     """A matrix in 4-bit NormalFloat: 4.127 bits a weight, bit-compatible with bitsandbytes.
 
     Blocks of 64 weights along the flat (row-major) order share a scale; the scales are 8-bit numbers in
@@ -83,6 +84,10 @@ class NF4Weight:
         parts = [self.packed, self.absmax] + ([self.absmax2] if self.absmax2 is not None else [])
         return sum(part.nbytes for part in parts)
 
+    def workspace(self, dtype: torch.dtype) -> int:
+        """Return the bytes of the dense matrix, for which all layers share one buffer."""
+        return self.shape[0] * self.shape[1] * dtype.itemsize
+
     def dequantise(self, dtype: torch.dtype) -> Tensor:
         """Return the matrix, ``(out, in)``, in a fresh tensor."""
         parts = (self.packed, self.absmax, self.absmax2, self.code, self.offset)
@@ -93,7 +98,7 @@ class NF4Weight:
         parts = (self.packed, self.absmax, self.absmax2, self.code, self.offset)
         return ops.matmul(x, *parts, *self.shape, bias, transposed)  # type: ignore[no-any-return]
 
-    def to(self, device: torch.device | str) -> NF4Weight:
+    def to(self, device: torch.device | str) -> Self:
         """Return the same weight on a device."""
         device = torch.device(device)
         return replace(
@@ -150,13 +155,14 @@ class NF4Weight:
             absmax2 = state["nested_absmax"] if nested else None
             code = state["nested_quant_map"] if nested else None
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise FedftError(Code.NF4_WEIGHT_INVALID, f"not an NF4 weight: {error!r}") from error
+            raise FedftError(Code.QUANTISED_WEIGHT_INVALID, f"not an NF4 weight: {error!r}") from error
         if sizes != ("nf4", BLOCK, NESTED_BLOCK) or len(shape) != 2 or min(shape) < 0:
             raise FedftError(
-                Code.NF4_WEIGHT_INVALID, f"not an NF4 matrix in blocks of 64 and 256: {sizes}, shape {shape}"
+                Code.QUANTISED_WEIGHT_INVALID,
+                f"not an NF4 matrix in blocks of 64 and 256: {sizes}, shape {shape}",
             )
         if not torch.equal(table.cpu().float(), levels(torch.device("cpu"))):
-            raise FedftError(Code.NF4_WEIGHT_INVALID, "the stored levels are not those of NF4")
+            raise FedftError(Code.QUANTISED_WEIGHT_INVALID, "the stored levels are not those of NF4")
         weight = cls(packed, absmax, absmax2, _shared(code), offset, (shape[0], shape[1]), dtype)
         weight.check()
         return weight
@@ -167,7 +173,7 @@ class NF4Weight:
         numbers = [self.absmax] if self.nested is None else [self.nested[0], self.nested[1]]
         finite = all(bool(torch.isfinite(part).all()) for part in numbers)
         if not (finite and math.isfinite(self.offset)):
-            raise FedftError(Code.NF4_WEIGHT_INVALID, "a scale of an NF4 weight is not finite")
+            raise FedftError(Code.QUANTISED_WEIGHT_INVALID, "a scale of an NF4 weight is not finite")
 
     @classmethod
     def from_bitsandbytes(cls, packed: Tensor, state: Any) -> NF4Weight:

@@ -9,7 +9,7 @@ MEMORY_PARTS = {
     "weights": "frozen weights",
     "frames": "frames, A and B",
     "trainable": "R, gradients, optimiser state",
-    "workspace": "dense workspace of NF4 weights",
+    "workspace": "dense workspace of quantised weights",
     "activations": "activations and temporaries",
 }
 _SIZES = ("kB", "MB", "GB", "TB")

@@ -7,6 +7,7 @@ architecture needs no formula of its own.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers.pytorch_utils import Conv1D
 
+from fedft.adapters.frozen import shape_of
+from fedft.adapters.linear import AdaptedLinear
+from fedft.adapters.shared_input import share_inputs
 from fedft.errors import Code, FedftError
-from fedft.quant.codebook import BLOCK, NESTED_BLOCK
-from fedft.quant.linear import NF4Linear
-from fedft.quant.model import quantisable
-from fedft.quant.weight import NF4Weight
+from fedft.quant import QuantFormat, QuantisedLinear, quantisable
 
 _OPTIMISER_STATES = 2  # AdamW: two float32 numbers beside each parameter and its gradient
 
@@ -37,7 +37,7 @@ class MemoryPlan:
         weights: of the frozen model.
         frames: A and B of every adapted layer, in the compute dtype.
         trainable: R with its gradient and AdamW's state, float32; with privacy the per-sample gradients too.
-        workspace: the buffer that NF4 weights are dequantised into.
+        workspace: the buffer that quantised weights are dequantised into.
         activations: the most that forward and backward hold at a time besides all that: activations kept for
             backward, logits, temporaries.
 
@@ -62,7 +62,7 @@ def plan_memory(
     rank: int,
     batch: int,
     tokens: int,
-    quantised: bool,
+    format: QuantFormat | None,
     private: bool = False,
     checkpointing: bool = False,
 ) -> MemoryPlan:
@@ -75,7 +75,7 @@ def plan_memory(
         rank: r.
         batch: samples in one forward pass.
         tokens: length of every sample.
-        quantised: whether the body's linear layers are stored in NF4.
+        format: that the body's linear layers are stored in; None: dense.
         private: whether per-sample gradients are kept, as differentially private training does.
         checkpointing: whether the model recomputes activations, layer by layer.
 
@@ -88,8 +88,9 @@ def plan_memory(
             Code.MEMORY_PLAN_IMPOSSIBLE, f"rank {rank}, batch {batch} and tokens {tokens} must be at least 1"
         )
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            return _plan(make_model(), targets, rank, batch, tokens, quantised, private, checkpointing)
+        with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of layers that compare where their buffers lie
+            return _plan(make_model(), targets, rank, batch, tokens, format, private, checkpointing)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise FedftError(
             Code.MEMORY_PLAN_IMPOSSIBLE, f"this model's step cannot be planned: {error}"
@@ -102,7 +103,7 @@ def _plan(
     rank: int,
     batch: int,
     tokens: int,
-    quantised: bool,
+    format: QuantFormat | None,
     private: bool,
     checkpointing: bool,
 ) -> MemoryPlan:
@@ -110,21 +111,21 @@ def _plan(
     if checkpointing:
         _checkpoint(model)
     names = list(targets(model))
-    if quantised:
-        _without_weights(model)
-    for name in names:
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, _Adapter(model.get_submodule(name), rank))
+    if format is not None:
+        _without_weights(model, format)
+    weights = _stored(model)
+    adapters = _adapt(model, names, rank)
     ids = torch.zeros(batch, tokens, dtype=torch.int64)
     with _Counter() as counter:
         _loss(model(input_ids=ids).logits).backward()  # type: ignore[no-untyped-call]
-    adapters = [module for module in model.modules() if isinstance(module, _Adapter)]
     numbers = sum(module.R.numel() for module in adapters)
     return MemoryPlan(
-        weights=_stored(model) - sum(m.R.nbytes + m.A.nbytes + m.B.nbytes for m in adapters),
+        weights=weights,
         frames=sum(module.A.nbytes + module.B.nbytes for module in adapters),
         trainable=4 * numbers * (2 + _OPTIMISER_STATES + (batch if private else 0)),
-        workspace=max((_dense_bytes(m) for m in model.modules() if isinstance(m, NF4Linear)), default=0),
+        workspace=max(
+            (layer.stored.workspace(layer.compute_dtype) for layer in _quantised(model)), default=0
+        ),
         activations=counter.peak - 4 * numbers,  # R's gradient is counted as trainable
     )
 
@@ -141,95 +142,57 @@ def _loss(logits: Tensor) -> Tensor:
     return F.cross_entropy(flat, torch.zeros(len(flat), dtype=torch.int64))
 
 
-def _without_weights(model: nn.Module) -> None:
+def _without_weights(model: nn.Module, format: QuantFormat) -> None:
     """Replace what would be quantised by layers of the same size and no content."""
     for name in quantisable(model):
         module: Any = model.get_submodule(name)
-        shape = tuple(module.weight.T.shape if isinstance(module, Conv1D) else module.weight.shape)
-        count = shape[0] * shape[1]
-        blocks = -(-count // BLOCK)
-        weight = NF4Weight(
-            packed=torch.empty((count + 1) // 2, dtype=torch.uint8),
-            absmax=torch.empty(blocks, dtype=torch.uint8),
-            absmax2=torch.empty(-(-blocks // NESTED_BLOCK)),
-            code=torch.empty(256),
-            offset=0.0,
-            shape=shape,
-            dtype=torch.bfloat16,
-        )
         parent, _, child = name.rpartition(".")
-        layer = NF4Linear(weight, module.bias, module.weight.dtype)
+        layer = QuantisedLinear(format, format.empty(shape_of(module)), module.bias, module.weight.dtype)
         setattr(model.get_submodule(parent), child, layer)
 
 
-def _dense_bytes(layer: NF4Linear) -> int:
-    return layer.out_features * layer.in_features * layer.compute_dtype.itemsize
+@dataclass(frozen=True)
+class _Sizes:
+    """A frame of these sizes, without its values."""
+
+    shape: tuple[int, int]
+    rank: int
+    scale: float = 1.0
+
+    @property
+    def a(self) -> Tensor:
+        return torch.empty(self.rank, self.shape[1])
+
+    @property
+    def b(self) -> Tensor:
+        return torch.empty(self.shape[0], self.rank)
+
+    @property
+    def r0(self) -> Tensor:
+        return torch.empty(self.rank, self.rank)
+
+
+def _adapt(model: nn.Module, names: Sequence[str], rank: int) -> list[AdaptedLinear]:
+    """Put the adapters of a run on the model."""
+    layers = {}
+    for name in names:
+        module = model.get_submodule(name)
+        parent, _, child = name.rpartition(".")
+        layers[name] = AdaptedLinear(module, _Sizes(shape_of(module), rank))
+        setattr(model.get_submodule(parent), child, layers[name])
+    share_inputs(layers)
+    return list(layers.values())
 
 
 def _stored(model: nn.Module) -> int:
-    """Bytes of all parameters, buffers and NF4 weights, each storage once."""
+    """Bytes of all parameters, buffers and quantised weights, each storage once."""
     tensors: Iterable[Tensor] = [*model.parameters(), *model.buffers()]
     storages = {id(t.untyped_storage()): t.untyped_storage().nbytes() for t in tensors}
-    packed = sum(module.nf4.nbytes for module in model.modules() if isinstance(module, NF4Linear))
-    return sum(storages.values()) + packed
+    return sum(storages.values()) + sum(layer.stored.nbytes for layer in _quantised(model))
 
 
-class _Adapter(nn.Module):
-    """Stands for an adapted layer: the same operations on the same shapes, and the same tensors kept."""
-
-    def __init__(self, base: Any, rank: int) -> None:
-        super().__init__()
-        self.base = base
-        out_features, in_features = _shape(base)
-        dtype = base.compute_dtype if isinstance(base, NF4Linear) else base.weight.dtype
-        self.R = nn.Parameter(torch.empty(rank, rank))
-        self.register_buffer("A", torch.empty(rank, in_features, dtype=dtype))
-        self.register_buffer("B", torch.empty(out_features, rank, dtype=dtype))
-
-    A: Tensor
-    B: Tensor
-
-    def forward(self, x: Tensor) -> Tensor:
-        """As ``AdaptedLinear``."""
-        return _AdaptedStep.apply(x, self.R, self)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _AdaptedStep(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, R: Tensor, layer: _Adapter) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        u = rows @ layer.A.T
-        y = layer.base(x).reshape(-1, layer.B.shape[0])
-        y.addmm_(u @ R.to(u.dtype).T, layer.B.T)
-        ctx.layer, ctx.x_shape = layer, x.shape
-        ctx.save_for_backward(u, R)
-        result: Tensor = y.view(*x.shape[:-1], -1)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        layer: _Adapter = ctx.layer
-        u, R = ctx.saved_tensors
-        g = grad.reshape(-1, layer.B.shape[0])
-        v = g @ layer.B
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _input_gradient(layer.base, g).addmm_(v @ R.to(v.dtype), layer.A).view(ctx.x_shape)
-        return grad_x, v.to(R.dtype).T @ u.to(R.dtype), None
-
-
-def _shape(base: Any) -> tuple[int, int]:
-    if isinstance(base, NF4Linear):
-        return base.out_features, base.in_features
-    rows, columns = base.weight.shape
-    return (columns, rows) if isinstance(base, Conv1D) else (rows, columns)
-
-
-def _input_gradient(base: Any, grad: Tensor) -> Tensor:
-    if isinstance(base, NF4Linear):
-        return base.input_gradient(grad)
-    weight: Tensor = base.weight.T if isinstance(base, Conv1D) else base.weight
-    return grad @ weight
+def _quantised(model: nn.Module) -> list[QuantisedLinear]:
+    return [module for module in model.modules() if isinstance(module, QuantisedLinear)]
 
 
 class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from fedft.quant import NF4Linear, NF4Weight, ops
+from fedft.quant import NF4, NF4Weight, QuantisedLinear, ops
 from fedft.quant.cuda_library import CudaLibrary
 
 Row = tuple[str, str, str]
@@ -103,7 +103,7 @@ def layers(
 ) -> Iterator[Row]:
     for size in sizes:
         dense = nn.Linear(size, size, bias=False, dtype=torch.bfloat16, device=device).requires_grad_(False)
-        ours = NF4Linear.from_module(dense)
+        ours = QuantisedLinear.of(dense, NF4)
         theirs = bitsandbytes_layer(dense)
         for tokens in lengths:
             x = torch.randn(tokens, size, device=device).bfloat16().requires_grad_()

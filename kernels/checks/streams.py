@@ -9,7 +9,7 @@ from torch import nn
 
 from checks.correctness import TOLERANCE, relative
 from fedft.adapters import attach, build_frames
-from fedft.quant import NF4Linear, NF4Weight
+from fedft.quant import NF4, NF4Weight, QuantisedLinear
 
 
 def layer(device: torch.device) -> Iterator[tuple[str, bool]]:
@@ -17,8 +17,8 @@ def layer(device: torch.device) -> Iterator[tuple[str, bool]]:
     for dtype in TOLERANCE:
         for rows, columns in ((256, 384), (176, 80)):
             model = nn.Sequential(nn.Linear(columns, rows, bias=False, dtype=dtype, device=device))
-            model[0] = NF4Linear.from_module(model[0])
-            dense = model[0].nf4.dequantise(torch.float64)
+            model[0] = QuantisedLinear.of(model[0], NF4)
+            dense = model[0].stored.dequantise(torch.float64)
             handle = attach(model, build_frames(model, ["0"], initialiser="random", rank=16))
             (R,) = handle.trainable_parameters()
             R.data.normal_(std=0.1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from checks.speed import Row, bitsandbytes_layer, milliseconds
 from fedft.adapters import AdaptedLinear, attach, build_frames, resolve_targets
-from fedft.quant import quantisable, quantise_model
+from fedft.quant import NF4, quantisable, quantise_model
 from fedft.quant.cuda_library import CudaLibrary
 
 SHAPE = {"hidden_size": 4096, "intermediate_size": 11008, "num_attention_heads": 32, "vocab_size": 32000}
@@ -78,7 +78,7 @@ def steps(
 ) -> Iterator[Row]:
     name = f"step of {layers} layers of a 7B model, {batch}x{TOKENS} tokens"
     model = model_of(layers, device)
-    quantise_model(model)
+    quantise_model(model, NF4)
     frames = build_frames(model, resolve_targets(model, "auto"), initialiser="random", rank=64)
     attach(model, frames)
     time, peak = step_time(model, device, batch)

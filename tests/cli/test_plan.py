@@ -34,7 +34,7 @@ def test_weights_and_matrices_are_those_of_the_session() -> None:
 
     matrices = sum(value.size for value in runtime.state().values())
     assert plan.trainable == 4 * 4 * matrices
-    body = sum(module.nf4.nbytes for module in runtime.base.model.modules() if hasattr(module, "nf4"))
+    body = sum(module.stored.nbytes for module in runtime.base.model.modules() if hasattr(module, "stored"))
     rest = {p.data_ptr(): p.nbytes for p in runtime.base.model.parameters()}
     rest |= {b.data_ptr(): b.nbytes for b in runtime.base.model.buffers()}
     frames = sum(layer.A.nbytes + layer.B.nbytes for layer in runtime.adapters.layers.values())

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.models.load import load_base
 from tests.cli.run import fedft, output_json
 
 
-def test_the_folder_is_the_base_that_a_run_loads(tmp_path: Path) -> None:
-    printed = output_json(fedft("quantise", "demo", tmp_path / "nf4", "--json"))
+@pytest.mark.parametrize("format", ["nf4", "int8"])
+def test_the_folder_is_the_base_that_a_run_loads(format: str, tmp_path: Path) -> None:
+    printed = output_json(fedft("quantise", "demo", tmp_path / "few", "--format", format, "--json"))
 
-    source = ModelSection(source=printed["path"], quant="nf4")
-    dense = ModelSection(source="demo", quant="nf4")
+    source = ModelSection(source=printed["path"], quant=format)
+    dense = ModelSection(source="demo", quant=format)
     task = TaskSection()
     assert load_base(source, task, 1).digest == load_base(dense, task, 1).digest == printed["base_digest"]
 

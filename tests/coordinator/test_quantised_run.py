@@ -1,4 +1,4 @@
-"""Runs on a base in NF4."""
+"""Runs on a quantised base."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from fedft.client.worker.answer import process_worker
 from fedft.errors import FedftError
 from fedft.models.load import load_base
-from fedft.models.quantised import save_nf4
-from fedft.quant import NF4Linear, select
+from fedft.models.quantised import save_stored
+from fedft.quant import QuantisedLinear, select
 from fedft.quant.cpu_library import CpuLibrary
 from fedft.simulation.checkpoints import evaluate_run, export_run, open_round
 from fedft.simulation.simulate import simulate
@@ -43,9 +43,13 @@ def test_plain_torch_gives_the_digest_of_the_compiled_kernels(
     assert plain.final_digest == compiled.final_digest
 
 
-@pytest.mark.parametrize("initialiser", ["lora-sb", "lora-xs", "random"])
-def test_every_frame_that_leaves_the_base_alone(initialiser: str, tmp_path: Path) -> None:
-    store, run = run_inline(tiny_config(tmp_path, **NF4, **{"adapter.initialiser": initialiser}))
+@pytest.mark.parametrize(
+    ("initialiser", "format"),
+    [("lora-sb", "nf4"), ("lora-xs", "nf4"), ("random", "nf4"), ("lora-sb", "int8")],
+)
+def test_every_frame_that_leaves_the_base_alone(initialiser: str, format: str, tmp_path: Path) -> None:
+    settings = {"adapter.initialiser": initialiser, "model.quant": format}
+    store, run = run_inline(tiny_config(tmp_path, **settings))
 
     losses = [record.evaluations[0].metrics["loss"] for record in store.rounds(run.id)]
     assert run.status == "completed"
@@ -56,7 +60,7 @@ def test_files_in_nf4_give_the_same_run(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, **NF4)
     _, expected = run_inline(config)
     base = load_base(config.model, config.task, config.seed)
-    save_nf4(base.model, base.tokenizer, tmp_path / "nf4", base.head)
+    save_stored(base.model, base.tokenizer, tmp_path / "nf4", base.head)
 
     _, run = run_inline(tiny_config(tmp_path, **NF4, **{"model.source": str(tmp_path / "nf4")}))
 
@@ -67,12 +71,12 @@ def test_a_finished_run_is_evaluated_and_exported_but_not_merged(tmp_path: Path)
     store, run = run_inline(tiny_config(tmp_path, **NF4))
 
     runtime = open_round(store, run)
-    assert any(isinstance(module, NF4Linear) for module in runtime.base.model.modules())
+    assert any(isinstance(module, QuantisedLinear) for module in runtime.base.model.modules())
     again = evaluate_run(store, run)
     assert again[0].metrics["loss"] == store.rounds(run.id)[-1].evaluations[0].metrics["loss"]
     export_run(store, run, tmp_path / "peft", "peft")
     assert (tmp_path / "peft" / "adapter_model.safetensors").exists()
-    with pytest.raises(FedftError, match=r"FEDFT-2119.*NF4Linear"):
+    with pytest.raises(FedftError, match=r"FEDFT-2119.*QuantisedLinear"):
         export_run(store, run, tmp_path / "merged", "merged")
 
 

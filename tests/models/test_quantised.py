@@ -32,9 +32,9 @@ from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import FedftError
 from fedft.models import quantised
 from fedft.models.load import BaseModel, load_base
-from fedft.models.quantised import save_nf4
+from fedft.models.quantised import save_stored
 from fedft.models.sources import resolve_source
-from fedft.quant import NF4Linear, NF4Weight, loading, quantise_model
+from fedft.quant import NF4, NF4Weight, QuantisedLinear, loading, quantise_model
 
 CAUSAL = TaskSection()
 CLASSES = TaskSection(kind="sequence-classification", labels=("no", "yes", "maybe", "never"), pooling="model")
@@ -102,7 +102,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 def test_the_same_bits_as_loading_all_of_it_and_quantising(name: str, dtype: str, tmp_path: Path) -> None:
     source, task = checkpoint(name, tmp_path / "model", shard="40KB"), CHECKPOINTS[name][1]
     dense = load_base(ModelSection(source=source, dtype=dtype), task, 1)
-    quantise_model(dense.model)
+    quantise_model(dense.model, NF4)
 
     base = load(source, task, dtype=dtype)
 
@@ -119,7 +119,7 @@ def test_the_same_bits_as_loading_all_of_it_and_quantising(name: str, dtype: str
 def test_nf4_files_load_as_the_same_base(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, task = checkpoint(name, tmp_path / "model", torch.bfloat16), CHECKPOINTS[name][1]
     base = load(source, task)
-    save_nf4(base.model, base.tokenizer, tmp_path / "nf4", base.head)
+    save_stored(base.model, base.tokenizer, tmp_path / "nf4", base.head)
     monkeypatch.setattr(NF4Weight, "quantise", None)  # nothing is quantised again
 
     stored = load(tmp_path / "nf4", task)
@@ -131,7 +131,7 @@ def test_nf4_files_load_as_the_same_base(name: str, tmp_path: Path, monkeypatch:
 def test_the_digest_covers_the_quantised_bytes(tmp_path: Path) -> None:
     source = checkpoint("llama", tmp_path / "model")
     base = load(source, CAUSAL)
-    save_nf4(base.model, base.tokenizer, tmp_path / "nf4", base.head)
+    save_stored(base.model, base.tokenizer, tmp_path / "nf4", base.head)
     path = tmp_path / "nf4" / "model.safetensors"
     tensors = load_file(path)
     tensors["model.layers.0.mlp.up_proj.weight"][7] ^= 1
@@ -155,7 +155,7 @@ def test_one_dense_weight_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(loading, "_tensor", watched)
     base = load(source, CAUSAL)
 
-    assert sum(isinstance(module, NF4Linear) for module in base.model.modules()) == len(most) == 14
+    assert sum(isinstance(module, QuantisedLinear) for module in base.model.modules()) == len(most) == 14
     # The one before may still be referenced while the next is read.
     assert max(most) <= 2
     assert not [each for each in alive if each() is not None]
@@ -187,18 +187,20 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
 
 def test_nf4_files_are_not_loaded_as_dense_ones(tmp_path: Path) -> None:
     base = load(checkpoint("llama", tmp_path / "model"), CAUSAL)
-    save_nf4(base.model, base.tokenizer, tmp_path / "nf4", base.head)
+    save_stored(base.model, base.tokenizer, tmp_path / "nf4", base.head)
 
     with pytest.raises(FedftError, match="FEDFT-2005"):
         load_base(ModelSection(source=str(tmp_path / "nf4")), CAUSAL, 1)
+    with pytest.raises(FedftError, match=r"FEDFT-2005 .*'int8'"):
+        load_base(ModelSection(source=str(tmp_path / "nf4"), quant="int8"), CAUSAL, 1)
     with pytest.raises(FedftError, match="FEDFT-6008"):
-        save_nf4(base.model, base.tokenizer, tmp_path / "nf4", base.head)
+        save_stored(base.model, base.tokenizer, tmp_path / "nf4", base.head)
 
 
 def test_the_head_is_drawn_and_not_kept_in_files(tmp_path: Path) -> None:
     source = checkpoint("bert, body alone", tmp_path / "model")
     base = load(source, CLASSES)
-    save_nf4(base.model, base.tokenizer, tmp_path / "nf4", base.head)
+    save_stored(base.model, base.tokenizer, tmp_path / "nf4", base.head)
 
     assert base.head == ("classifier.weight", "classifier.bias")
     assert base.model.get_parameter("classifier.weight").any()

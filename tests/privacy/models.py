@@ -16,7 +16,7 @@ from transformers import (
 
 from fedft.adapters import AdaptedLinear, attach, build_frames, resolve_targets
 from fedft.privacy.mechanisms.per_sample import PerSampleGradients
-from fedft.quant import quantise_model
+from fedft.quant import NF4, quantise_model
 
 VOCABULARY, RANK, SCALE = 64, 4, 0.7
 KINDS = ("bert", "gpt2", "llama", "llama-classifier")
@@ -57,7 +57,7 @@ def adapted_model(kind: str, *, checkpointing: bool = False, quantised: bool = F
     """The model with random R's everywhere and its classification head, if it has one, trained."""
     model = plain_model(kind)
     if quantised:
-        quantise_model(model)
+        quantise_model(model, NF4)
     frames = build_frames(
         model, resolve_targets(model, "auto"), initialiser="random", rank=RANK, scale=SCALE, seed=1
     )

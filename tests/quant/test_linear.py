@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fedft.adapters import AdapterHandle, attach, build_frames
 from fedft.errors import FedftError
-from fedft.quant import NF4Linear, NF4Weight, ops, select, workspace
+from fedft.quant import NF4, NF4Weight, QuantisedLinear, ops, select, workspace
 from tests.quant.test_nf4 import same_bits, weights
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3}
@@ -27,16 +27,16 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     return request.param
 
 
-def layer(rows: int, columns: int, dtype: torch.dtype, bias: bool = True) -> NF4Linear:
+def layer(rows: int, columns: int, dtype: torch.dtype, bias: bool = True) -> QuantisedLinear:
     dense = nn.Linear(columns, rows, bias=bias, dtype=dtype)
     with torch.no_grad():
         dense.weight.copy_(weights((rows, columns), dtype))
         if bias:
             dense.bias.copy_(weights((rows,), dtype, seed=9))
-    return NF4Linear.from_module(dense)
+    return QuantisedLinear.of(dense, NF4)
 
 
-def adapted(base: NF4Linear, rank: int = 4) -> tuple[nn.Sequential, AdapterHandle]:
+def adapted(base: QuantisedLinear, rank: int = 4) -> tuple[nn.Sequential, AdapterHandle]:
     model = nn.Sequential(base)
     handle = attach(model, build_frames(model, ["0"], initialiser="random", rank=rank, seed=1))
     for parameter in handle.trainable_parameters():
@@ -56,7 +56,7 @@ def test_forward_and_backward_equal_float64_on_the_same_weight(
     rows: int, columns: int, dtype: torch.dtype
 ) -> None:
     base = layer(rows, columns, dtype)
-    dense = base.nf4.dequantise(torch.float64)
+    dense = base.stored.dequantise(torch.float64)
     x = weights((3, 5, columns), dtype, seed=3, spread=1.0).requires_grad_()
     g = weights((3, 5, rows), dtype, seed=4, spread=1.0)
     y = base(x)
@@ -74,7 +74,7 @@ def test_under_an_adapter(dtype: torch.dtype) -> None:
     base = layer(48, 80, dtype)
     model, handle = adapted(base)
     frame, (R,) = handle.frames["0"], handle.trainable_parameters()
-    dense = base.nf4.dequantise(torch.float64)
+    dense = base.stored.dequantise(torch.float64)
     x = weights((2, 6, 80), dtype, seed=3, spread=1.0).requires_grad_()
     g = weights((2, 6, 48), dtype, seed=4, spread=1.0)
     model(x).backward(g)
@@ -88,14 +88,14 @@ def test_under_an_adapter(dtype: torch.dtype) -> None:
 def test_evaluation_changes_nothing_and_gradients_come_after_it(dtype: torch.dtype) -> None:
     model, handle = adapted(layer(64, 96, dtype))
     x = weights((8, 96), dtype, spread=1.0)
-    before, digest = model.train()(x), model[0].base.nf4.digest()
+    before, digest = model.train()(x), model[0].base.stored.digest()
     with torch.no_grad():
         evaluated = model.eval()(x)
     after = model.train()(x)
     after.sum().backward()
     assert same_bits(before, evaluated)
     assert same_bits(before, after)
-    assert model[0].base.nf4.digest() == digest
+    assert model[0].base.stored.digest() == digest
     assert handle.trainable_parameters()[0].grad.abs().sum() > 0
 
 
@@ -126,7 +126,7 @@ def test_the_workspace_is_allocated_once() -> None:
 
 def test_nothing_but_u_and_the_weight_is_saved() -> None:
     model, handle = adapted(layer(64, 256, torch.bfloat16), rank=8)
-    own = {t.data_ptr() for t in (handle.trainable_parameters()[0], *model[0].base.nf4.state().values())}
+    own = {t.data_ptr() for t in (handle.trainable_parameters()[0], *model[0].base.stored.state().values())}
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -192,9 +192,9 @@ def test_odd_inputs() -> None:
 
 def test_moving_the_model_changes_the_compute_dtype_only() -> None:
     base = layer(16, 64, torch.float32)
-    before = base.nf4.digest()
+    before = base.stored.digest()
     moved = copy.deepcopy(base).to(torch.bfloat16)
-    assert (moved.compute_dtype, moved.nf4.digest(), moved.bias.dtype) == (
+    assert (moved.compute_dtype, moved.stored.digest(), moved.bias.dtype) == (
         torch.bfloat16,
         before,
         torch.bfloat16,
@@ -205,11 +205,11 @@ def test_moving_the_model_changes_the_compute_dtype_only() -> None:
 
 def test_state_dict_round_trip() -> None:
     source, target = layer(16, 64, torch.float32), layer(16, 64, torch.float32)
-    target.nf4 = NF4Weight.quantise(torch.ones(16, 64))
+    target.stored = NF4Weight.quantise(torch.ones(16, 64))
     names = set(source.state_dict())
     assert {"weight", "weight.absmax", "weight.quant_state.bitsandbytes__nf4", "bias"} <= names
     target.load_state_dict(source.state_dict())
-    assert target.nf4.digest() == source.nf4.digest()
+    assert target.stored.digest() == source.stored.digest()
     with pytest.raises(RuntimeError, match="weight"):
         layer(16, 128, torch.float32).load_state_dict(source.state_dict())
     with pytest.raises(RuntimeError, match="Missing"):
@@ -218,8 +218,8 @@ def test_state_dict_round_trip() -> None:
 
 def test_conv1d_and_other_modules() -> None:
     conv = Conv1D(24, 40)
-    base = NF4Linear.from_module(conv)
-    assert base.nf4.digest() == NF4Weight.quantise(conv.weight.T).digest()
+    base = QuantisedLinear.of(conv, NF4)
+    assert base.stored.digest() == NF4Weight.quantise(conv.weight.T).digest()
     assert base(torch.zeros(2, 40)).shape == (2, 24)
     with pytest.raises(FedftError, match="FEDFT-9013"):
-        NF4Linear.from_module(nn.LayerNorm(4))
+        QuantisedLinear.of(nn.LayerNorm(4), NF4)

@@ -19,9 +19,10 @@ from transformers import (
 
 from fedft.errors import FedftError
 from fedft.quant import (
-    NF4Linear,
+    NF4,
+    QuantisedLinear,
+    description,
     files,
-    is_quantised,
     load_quantised,
     quantisable,
     quantise_model,
@@ -71,26 +72,26 @@ def test_body_linears_are_quantised_heads_and_embeddings_are_not() -> None:
 def test_a_quantised_model_computes_about_the_same(make: Any) -> None:
     model = make()
     before = logits(model).float()
-    quantise_model(model)
+    quantise_model(model, NF4)
     after = logits(model).float()
     assert 1e-4 < (after - before).norm() / before.norm() < 0.3
-    assert sum(isinstance(module, NF4Linear) for module in model.modules()) in (8, 14)
+    assert sum(isinstance(module, QuantisedLinear) for module in model.modules()) in (8, 14)
 
 
 def test_refusals() -> None:
     model = llama()
     with pytest.raises(FedftError, match="FEDFT-9013"):
-        quantise_model(model, ["model.layers.7.mlp"])
+        quantise_model(model, NF4, ["model.layers.7.mlp"])
     with pytest.raises(FedftError, match="FEDFT-9013"):
-        quantise_model(model, ["model.embed_tokens"])
+        quantise_model(model, NF4, ["model.embed_tokens"])
     with pytest.raises(FedftError, match="FEDFT-9013"):
-        quantise_model(torch.nn.LayerNorm(3))
+        quantise_model(torch.nn.LayerNorm(3), NF4)
     with pytest.raises(FedftError, match="FEDFT-9013"):
         save_quantised(model, Path("unused"))
     with torch.no_grad():
         model.model.layers[0].mlp.up_proj.weight[0, 0] = float("nan")
     with pytest.raises(FedftError, match="FEDFT-9010"):
-        quantise_model(model)
+        quantise_model(model, NF4)
 
 
 @pytest.mark.parametrize("make", [llama, lambda: llama(tie=True), gpt2], ids=["llama", "tied", "gpt2"])
@@ -98,13 +99,13 @@ def test_refusals() -> None:
 def test_files_round_trip(make: Any, shard: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_SHARD", shard)
     model = make()
-    quantise_model(model)
-    assert not is_quantised(tmp_path)
+    quantise_model(model, NF4)
+    assert not description(tmp_path)
     digest = save_quantised(model, tmp_path)
-    assert is_quantised(tmp_path)
+    assert NF4.reads(description(tmp_path))
     assert not list(tmp_path.glob(".*"))
     state = torch.get_rng_state()
-    loaded, missing, again = load_quantised(tmp_path, AutoModelForCausalLM)
+    loaded, missing, again = load_quantised(tmp_path, AutoModelForCausalLM, NF4)
     assert torch.equal(torch.get_rng_state(), state)
     assert (missing, again) == ([], digest)
     assert torch.equal(logits(loaded), logits(model))
@@ -114,10 +115,10 @@ def test_files_round_trip(make: Any, shard: int, tmp_path: Path, monkeypatch: py
 
 def test_no_dense_weight_is_ever_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = llama()
-    quantise_model(model)
+    quantise_model(model, NF4)
     save_quantised(model, tmp_path)
-    monkeypatch.setattr(NF4Linear, "from_module", None)
-    loaded, _, _ = load_quantised(tmp_path, AutoModelForCausalLM)
+    monkeypatch.setattr(QuantisedLinear, "of", None)
+    loaded, _, _ = load_quantised(tmp_path, AutoModelForCausalLM, NF4)
     dense = sum(
         p.nbytes for name, p in loaded.named_parameters() if "embed" not in name and "lm_head" not in name
     )
@@ -126,7 +127,7 @@ def test_no_dense_weight_is_ever_allocated(tmp_path: Path, monkeypatch: pytest.M
 
 def test_transformers_opens_the_folder_with_bitsandbytes(tmp_path: Path) -> None:
     model = llama()
-    quantise_model(model)
+    quantise_model(model, NF4)
     save_quantised(model, tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
     for module in theirs.modules():
@@ -139,41 +140,41 @@ def test_transformers_opens_the_folder_with_bitsandbytes(tmp_path: Path) -> None
 
 def test_a_new_head_is_reported(tmp_path: Path) -> None:
     model = llama()
-    quantise_model(model)
+    quantise_model(model, NF4)
     save_quantised(model, tmp_path)
-    loaded, missing, _ = load_quantised(tmp_path, AutoModelForSequenceClassification)
+    loaded, missing, _ = load_quantised(tmp_path, AutoModelForSequenceClassification, NF4)
     assert missing == ["score.weight"]
     assert not loaded.score.weight.any()
 
 
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     model = llama()
-    quantise_model(model)
+    quantise_model(model, NF4)
     save_quantised(model, tmp_path)
     path = tmp_path / "model.safetensors"
     good = path.read_bytes()
 
     path.write_bytes(good[:-100] + bytes([good[-100] ^ 1]) + good[-99:])
     with pytest.raises(FedftError, match=r"FEDFT-9012.*records"):
-        load_quantised(tmp_path, AutoModelForCausalLM)
+        load_quantised(tmp_path, AutoModelForCausalLM, NF4)
     path.write_bytes(good[: len(good) // 2])
     with pytest.raises(FedftError, match="FEDFT-9012"):
-        load_quantised(tmp_path, AutoModelForCausalLM)
+        load_quantised(tmp_path, AutoModelForCausalLM, NF4)
 
     path.write_bytes(good)
     tensors = load_file(path)
     del tensors["model.layers.0.mlp.up_proj.weight.absmax"]
     save_file(tensors, path)
     with pytest.raises(FedftError, match="FEDFT-9011"):
-        load_quantised(tmp_path, AutoModelForCausalLM)
+        load_quantised(tmp_path, AutoModelForCausalLM, NF4)
 
     path.write_bytes(good)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"intermediate_size": 320}))
     with pytest.raises(FedftError, match=r"FEDFT-9012.*the model does not"):
-        load_quantised(tmp_path, AutoModelForCausalLM)
+        load_quantised(tmp_path, AutoModelForCausalLM, NF4)
     path.unlink()
     with pytest.raises(FedftError, match="FEDFT-9012"):
-        load_quantised(tmp_path, AutoModelForCausalLM)
+        load_quantised(tmp_path, AutoModelForCausalLM, NF4)
     with pytest.raises(FedftError, match="FEDFT-9012"):
-        load_quantised(tmp_path / "absent", AutoModelForCausalLM)
+        load_quantised(tmp_path / "absent", AutoModelForCausalLM, NF4)

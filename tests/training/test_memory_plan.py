@@ -12,7 +12,7 @@ from transformers import LlamaConfig as Llama
 
 from fedft.adapters import attach, build_frames, resolve_targets
 from fedft.errors import FedftError
-from fedft.quant import NF4Weight, quantise_model
+from fedft.quant import INT8, NF4, NF4Weight, QuantFormat, quantise_model
 from fedft.quant.codebook import levels, nested_map
 from fedft.training import memory_plan
 from fedft.training.memory_plan import MemoryPlan, plan_memory
@@ -41,17 +41,17 @@ def targets(model: nn.Module) -> list[str]:
 
 
 def planned(make: Any = llama, **changes: Any) -> MemoryPlan:
-    given = {"rank": 8, "batch": 2, "tokens": 32, "quantised": True}
+    given = {"rank": 8, "batch": 2, "tokens": 32, "format": NF4}
     return plan_memory(make, targets, **given | changes)
 
 
-@pytest.mark.parametrize("quantised", [True, False])
+@pytest.mark.parametrize("format", [NF4, INT8, None], ids=["nf4", "int8", "dense"])
 @pytest.mark.parametrize("make", [llama, gpt2, bert])
-def test_equals_a_real_step(make: Any, quantised: bool) -> None:
-    plan = planned(make, quantised=quantised)
+def test_equals_a_real_step(make: Any, format: QuantFormat | None) -> None:
+    plan = planned(make, format=format)
     model = make().train()
-    if quantised:
-        quantise_model(model)
+    if format is not None:
+        quantise_model(model, format)
     weights = memory_plan._stored(model)
     handle = attach(model, build_frames(model, targets(model), initialiser="random", rank=8))
     ids = torch.zeros(2, 32, dtype=torch.int64)
@@ -67,8 +67,8 @@ def test_equals_a_real_step(make: Any, quantised: bool) -> None:
 
 def test_what_changes_the_plan() -> None:
     usual = planned()
-    assert planned(quantised=False).weights > 2 * usual.weights
-    assert planned(quantised=False).workspace == 0
+    assert planned(format=None).weights > 2 * usual.weights
+    assert planned(format=None).workspace == 0
     assert usual.workspace == 320 * 128 * 2
     assert planned(batch=4).activations > 1.8 * usual.activations
     assert planned(tokens=64).activations > 1.8 * usual.activations
@@ -87,7 +87,7 @@ def test_a_large_model_is_planned_without_its_memory() -> None:
         rank=64,
         batch=1,
         tokens=2048,
-        quantised=True,
+        format=NF4,
     )
     body = 4 * (4 * 4096**2 + 3 * 4096 * 11008)
     assert plan.weights == pytest.approx(2 * 2 * 32000 * 4096 + body * 4.127 / 8, rel=1e-3)
@@ -106,4 +106,4 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(FedftError, match="FEDFT-9015"):
         planned(rank=0)
     with pytest.raises(FedftError, match="FEDFT-9015"):
-        plan_memory(lambda: nn.Linear(3, 3), lambda _: [], rank=1, batch=1, tokens=1, quantised=False)
+        plan_memory(lambda: nn.Linear(3, 3), lambda _: [], rank=1, batch=1, tokens=1, format=None)

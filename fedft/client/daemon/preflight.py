@@ -152,10 +152,10 @@ def _model(site: SiteConfig) -> str:
 
 
 def _stored(source: str) -> str:
+    from fedft.models.quantised import stored_format
     from fedft.models.sources import resolve_source
-    from fedft.quant import is_quantised
 
-    return "nf4" if is_quantised(Path(resolve_source(source))) else "none"
+    return stored_format(Path(resolve_source(source)))
 
 
 def _policy(site: SiteConfig) -> str:

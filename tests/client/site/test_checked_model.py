@@ -10,7 +10,7 @@ from fedft.client.daemon.preflight import _model
 from fedft.client.site.config import SiteConfig
 from fedft.config.load import check
 from fedft.models.load import load_base
-from fedft.models.quantised import save_nf4
+from fedft.models.quantised import save_stored
 
 
 def site(source: str, **model: str) -> SiteConfig:
@@ -31,7 +31,7 @@ def test_both_kinds_of_folder_are_loaded_as_they_are(quant: str, tmp_path: Path)
     source = "demo"
     if quant == "nf4":
         source = str(tmp_path / "nf4")
-        save_nf4(base.model, base.tokenizer, Path(source), base.head)
+        save_stored(base.model, base.tokenizer, Path(source), base.head)
 
     assert base.digest[:16] in _model(site(source))
 
