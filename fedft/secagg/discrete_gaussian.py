@@ -8,6 +8,7 @@ samples have exactly the law that the accounting assumes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,9 @@ from fedft.errors import FedftError
 from fedft.secagg.random_words import WordSource, secure_words, uniform_below
 
 MAX_VARIANCE = 1 << 24
+_TRIES, _SPARE = 1.8, 64
+"""Tries for each missing sample: a little more than it takes on average, so that one turn is enough."""
+
 _FARTHEST = 64
 """Candidates beyond 64 scales are dropped; exactly, one in e²⁰⁰⁰ of them would be taken."""
 
@@ -36,14 +40,22 @@ def discrete_gaussian(count: int, variance: int, source: WordSource = secure_wor
     if not 1 <= variance <= MAX_VARIANCE:
         raise FedftError(Code.NOISE_SHARE_INVALID, f"variance {variance} is not between 1 and {MAX_VARIANCE}")
     scale = math.isqrt(variance) + 1
-    samples = np.empty(count, dtype=np.int64)
-    missing = np.arange(count)
-    while missing.size:
-        candidates = _discrete_laplace(missing.size, scale, source)
-        taken = _accept(candidates, variance, scale, source)
-        samples[missing[taken]] = candidates[taken]
-        missing = missing[~taken]
-    return samples
+
+    def some(tries: int) -> NDArray[np.int64]:
+        candidates = _collect(tries, lambda n: _discrete_laplace(n, scale, source))
+        return candidates[_accept(candidates, variance, scale, source)]
+
+    return _collect(count, some)
+
+
+def _collect(count: int, some: Callable[[int], NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Give the first ``count`` of the independent samples that ``some`` gives of so many tries."""
+    parts = []
+    missing = count
+    while missing > 0:
+        parts.append(some(int(_TRIES * missing) + _SPARE))
+        missing -= parts[-1].size
+    return np.concatenate(parts)[:count]
 
 
 def _accept(
@@ -56,20 +68,15 @@ def _accept(
     return near & _bernoulli_exp(exponent, 2 * variance * scale * scale, source)
 
 
-def _discrete_laplace(count: int, scale: int, source: WordSource) -> NDArray[np.int64]:
-    """Draw y with probability in proportion to exp(-|y| / scale) (algorithm 2, with s = 1)."""
-    samples = np.empty(count, dtype=np.int64)
-    missing = np.arange(count)
-    while missing.size:
-        low = uniform_below(scale, missing.size, source)
-        kept = _bernoulli_exp(low, scale, source)
-        missing_now, low = missing[kept], low[kept].astype(np.int64)
-        magnitude = low + scale * _geometric(low.size, source)
-        negative = uniform_below(2, low.size, source) == 1
-        good = ~(negative & (magnitude == 0))
-        samples[missing_now[good]] = np.where(negative, -magnitude, magnitude)[good]
-        missing = np.concatenate([missing[~kept], missing_now[~good]])
-    return samples
+def _discrete_laplace(tries: int, scale: int, source: WordSource) -> NDArray[np.int64]:
+    """Try to draw y with probability in proportion to exp(-|y| / scale) (algorithm 2, with s = 1)."""
+    low = uniform_below(scale, tries, source)
+    low = low[_bernoulli_exp(low, scale, source)].astype(np.int64)
+    magnitude = low + scale * _geometric(low.size, source)
+    negative = uniform_below(2, low.size, source) == 1
+    signed = np.where(negative, -magnitude, magnitude)
+    kept: NDArray[np.int64] = signed[~(negative & (magnitude == 0))]
+    return kept
 
 
 def _geometric(count: int, source: WordSource) -> NDArray[np.int64]:

@@ -28,7 +28,7 @@ def add_mask(words: Words, key: bytes, *, subtract: bool = False) -> None:
 
     """
     encryptor = Cipher(algorithms.AES256(key), modes.CTR(bytes(_BLOCK))).encryptor()
-    buffer = np.empty(8 * _CHUNK + _BLOCK - 1, dtype=np.uint8)
+    buffer = np.empty(8 * min(words.size, _CHUNK) + _BLOCK - 1, dtype=np.uint8)
     combine = np.subtract if subtract else np.add
     for first in range(0, words.size, _CHUNK):
         part = words[first : first + _CHUNK]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 
 import numpy as np
@@ -13,7 +14,9 @@ from fedft.errors import FedftError
 from fedft.secagg.binding import bind
 from fedft.secagg.keys import agree, commitment, pair_mask_key, sealing_key, self_mask_key
 from fedft.secagg.masks import add_mask
+from fedft.secagg.packing import Packing
 from fedft.secagg.sealing import TAG_BYTES, open_sealed, seal
+from fedft.secagg.session import Session
 from fedft.secagg.shamir import PRIME, SHARE_BYTES
 
 SECRET, SESSION = b"\x01" * 32, b"\x02" * 32
@@ -85,3 +88,32 @@ def test_a_share_outside_the_field_is_refused() -> None:
     sealed = seal([PRIME], SECRET, SESSION, 1, 2)
 
     assert open_sealed(sealed, 1, SECRET, SESSION, 1, 2) is None
+
+
+def test_known_answers() -> None:
+    """Both ends must derive the same bytes, whatever version they run: these never change."""
+    words = np.zeros(4, dtype=np.uint64)
+    add_mask(words, SECRET)
+    members = tuple(bytes([number]) * 32 for number in (1, 2, 3))
+    packing = Packing(1000, 2, 10)
+    packed = packing.to_bytes(packing.pack(np.arange(1000) % 3))
+
+    assert [
+        bind(b"context", b"ab", 7).hex(),
+        pair_mask_key(SECRET, SESSION, 5, 2, 1).hex(),
+        self_mask_key(SECRET, SESSION, 5, 2).hex(),
+        commitment(SECRET, SESSION, 5, 2).hex(),
+        sealing_key(SECRET, SESSION, 1, 2).hex(),
+        words.astype("<u8").tobytes().hex(),
+        Session("run", 3, 2, SESSION, members, 3).digest.hex(),
+        hashlib.sha256(packed).hexdigest(),
+    ] == [
+        "ff830bf237f0b1cb9a5c361e1df1714ceef0727e5bc36e88a43d515eddd02bce",
+        "4d8acda339b83f2cea3f0c9457177f40ef169d75f32d2894cfd3da6f15f3eda8",
+        "4ba10ab9eace12d160e82a6e84e7bffff5db8be4bd2fc7752f253c1021c08b61",
+        "cfdf6b770fcec3a2869bde1dfa6e69a232acb509b6e5485a10e5d8c4af5fe337",
+        "e413695dd051623188b8ed362519c6ae84df16f5a3a1722131e54f5914fe4073",
+        "7298caa565031eadc6ce23d23ea66378aea8ae8944b639cd082adec4fed32207",
+        "6624e1061a45a3b6daefa3ca9c807ead81ff57e125d16ff14290da65a978ac59",
+        "cd3dc7dce100f3c903c8693a5b01f0e72f5488473105672d1fabfc8e45b00a04",
+    ]

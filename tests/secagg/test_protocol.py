@@ -25,6 +25,7 @@ def rounds_with_dropouts(draw: st.DrawFn) -> tuple[int, int, Dropouts]:
     return count, threshold, Dropouts(*lists)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(case=rounds_with_dropouts(), largest=st.sampled_from([1, 2, 14, 254]), seed=st.integers(0, 2**32))
 def test_the_sum_is_exactly_the_plain_one(case: tuple[int, int, Dropouts], largest: int, seed: int) -> None:
@@ -40,6 +41,7 @@ def test_the_sum_is_exactly_the_plain_one(case: tuple[int, int, Dropouts], large
     assert np.array_equal(result.digits, plain_sum(vectors, result.survivors))
 
 
+@pytest.mark.slow
 def test_a_hundred_clients_a_third_of_whom_drop_out_on_the_way() -> None:
     federation = Federation(100)
     vectors = random_vectors(100, 1000, 2, 5)
@@ -94,6 +96,7 @@ def test_a_round_without_dropouts_takes_two_answers_of_each_client() -> None:
     assert all(not any(step == "signed" for step, _ in journal._entries) for journal in federation.journals)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "rounds"), [(10, 4), (100, 1)])
 def test_bytes_of_a_client_beside_its_vector(count: int, rounds: int) -> None:
     """At most 150 for each neighbour and round, keys and drop-outs included."""
