@@ -22,8 +22,9 @@ from fedft.identity.authority import Authority
 from fedft.identity.enrolment import enroll
 from fedft.identity.registry import Registry
 from fedft.privacy.site.ledger import Ledger
+from fedft.server.admin.answers import ANSWERS
+from fedft.server.admin.client import AdminClient
 from fedft.server.settings import ServerLimits, ServerSettings, initialise
-from fedft.transport.admin_client import AdminClient
 from fedft.wire.v1 import admin_pb2 as pb
 
 FEDFT = str(Path(sys.executable).parent / "fedft")
@@ -192,7 +193,7 @@ class Deployment:
 
     def call(self, method: str, request: Any = None) -> dict[str, Any]:
         request = getattr(pb, f"{method}Request")() if request is None else request
-        return self.admin.call(method, request)
+        return self.admin.ask(ANSWERS[method], method, request).model_dump(mode="json")
 
     def connected(self) -> set[str]:
         try:

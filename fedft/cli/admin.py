@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from fedft.cli.arguments import Json, Overrides, examples
 from fedft.cli.output import cell, console, new_table, print_json
+from fedft.server.admin import answers
 
 if TYPE_CHECKING:
-    from fedft.transport.admin_client import AdminClient
+    from fedft.server.admin.client import AdminClient
+
+A = TypeVar("A", bound=answers.Answer)
 
 commands = typer.Typer(no_args_is_help=True, help="Operate a server: clients, runs, rounds, logs.")
 clients = typer.Typer(no_args_is_help=True, help="Enroll, revoke and look at sites and operators.")
@@ -48,7 +51,7 @@ def root(
 
 @contextmanager
 def _server() -> Iterator[AdminClient]:
-    from fedft.transport.admin_client import AdminClient
+    from fedft.server.admin.client import AdminClient
 
     client = AdminClient(_folder)
     try:
@@ -57,12 +60,12 @@ def _server() -> Iterator[AdminClient]:
         client.close()
 
 
-def call(method: str, kind: str, /, **fields: Any) -> dict[str, Any]:
+def ask(answer: type[A], method: str, kind: str, /, **fields: Any) -> A:
     """Ask the server; ``kind`` names the request's message, ``fields`` fill it."""
     from fedft.wire.v1 import admin_pb2 as pb
 
     with _server() as server:
-        return server.call(method, getattr(pb, kind)(**fields))
+        return server.ask(answer, method, getattr(pb, kind)(**fields))
 
 
 @commands.command(epilog=examples("fedft admin join join.json --name alice"))
@@ -76,8 +79,7 @@ def join(
 ) -> None:
     """Make a further operator's keys and a request that an operator enrolls with --role."""
     from fedft.identity.documents import ServerBundle
-    from fedft.identity.site_files import make_identity
-    from fedft.transport.admin_client import write_admin_file
+    from fedft.identity.site_files import make_identity, write_admin_file
 
     server = ServerBundle.from_json(bundle.read_text("utf-8"))
     place = folder or Path(name)
@@ -95,30 +97,30 @@ def join(
 @commands.command(epilog=examples("fedft admin health --json"))
 def health(json: Json = False) -> None:
     """Say whether the server is well, who is connected and what it is doing."""
-    found = call("Health", "HealthRequest")
+    found = ask(answers.Health, "Health", "HealthRequest")
     if json:
-        print_json(found)
+        _print(found)
     else:
-        connected = ", ".join(found["connected"]) or "nobody"
-        _print_facts({**found, "connected": connected, "up_seconds": f"{found['up_seconds']:.0f}"})
-    if found["status"] != "ok":
+        connected = ", ".join(found.connected) or "nobody"
+        _print_facts({**dict(found), "connected": connected, "up_seconds": f"{found.up_seconds:.0f}"})
+    if found.status != "ok":
         raise typer.Exit(1)
 
 
 @commands.command(name="audit-log", epilog=examples("fedft admin audit-log --last 20"))
 def audit_log(last: Last = 50, json: Json = False) -> None:
     """Show who changed what and when; the server verifies the whole log first."""
-    found = call("ReadAuditLog", "AuditRequest", last=last)
+    found = ask(answers.AuditLogEntries, "ReadAuditLog", "AuditRequest", last=last)
     if json:
-        print_json(found)
+        _print(found)
         return
     table = new_table(
         "#", "time (UTC)", "who", "what", "details", left=("time (UTC)", "who", "what", "details")
     )
     shown = ("sequence", "time", "who", "what", "digest", "request")
-    for entry in found["entries"]:
+    for entry in found.entries:
         details = ", ".join(f"{key} {value}" for key, value in entry.items() if key not in shown)
-        cells = (cell(entry[name]) for name in ("time", "who", "what"))
+        cells = (cell(str(entry[name])) for name in ("time", "who", "what"))
         table.add_row(str(entry["sequence"]), *cells, cell(details))
     console().print(table)
 
@@ -126,15 +128,15 @@ def audit_log(last: Last = 50, json: Json = False) -> None:
 @commands.command(epilog=examples("fedft admin incidents --last 20"))
 def incidents(last: Last = 50, json: Json = False) -> None:
     """Show what was refused at the link: forged or oversized replies, second daemons, full disks."""
-    found = call("ReadIncidents", "IncidentsRequest", last=last)
+    found = ask(answers.Incidents, "ReadIncidents", "IncidentsRequest", last=last)
     if json:
-        print_json(found)
+        _print(found)
         return
     table = new_table(
         "time (UTC)", "member", "code", "what happened", left=("member", "code", "what happened")
     )
-    for item in found["incidents"]:
-        table.add_row(*(cell(item[name]) for name in ("time", "member", "code", "message")))
+    for item in found.incidents:
+        table.add_row(*map(cell, (item.time, item.member, item.code, item.message)))
     console().print(table)
 
 
@@ -173,15 +175,13 @@ def budget(run: Run = "latest", json: Json = False) -> None:
 
     from fedft.cli.summary import privacy_table
     from fedft.report.spending import spending
-    from fedft.server.event_stream import round_from_dict
 
-    found = call("ShowRun", "RunRequest", run=run)
-    rounds = [round_from_dict(record) for record in found["committed"]]
-    rows, table = spending(rounds), privacy_table(rounds)
+    found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
+    rows, table = spending(found.committed), privacy_table(found.committed)
     if json:
-        print_json({"run": found["id"], "privacy": [asdict(row) for row in rows]})
+        print_json({"run": found.id, "privacy": [asdict(row) for row in rows]})
     else:
-        console().print(table or cell(f"{found['id']}: no client has stated anything about privacy"))
+        console().print(table or cell(f"{found.id}: no client has stated anything about privacy"))
     if any(row.spent_in for row in rows):
         raise typer.Exit(1)
 
@@ -192,9 +192,9 @@ def budget(run: Run = "latest", json: Json = False) -> None:
 @clients.command(name="list", epilog=examples("fedft admin clients list"))
 def list_clients(json: Json = False) -> None:
     """List everyone who is or was enrolled, and who is connected."""
-    found = call("ListClients", "ListClientsRequest")
+    found = ask(answers.Members, "ListClients", "ListClientsRequest")
     if json:
-        print_json(found)
+        _print(found)
         return
     table = new_table(
         "name",
@@ -205,32 +205,31 @@ def list_clients(json: Json = False) -> None:
         "expires",
         left=("role", "state", "key", "enrolled", "expires"),
     )
-    for item in found["clients"]:
-        key, since, until = item["fingerprint"][:16], item["enrolled_at"][:10], item["expires_at"][:10]
-        table.add_row(cell(item["name"]), item["role"], _state(item), key, since, until)
+    for item in found.clients:
+        key, since, until = item.fingerprint[:16], item.enrolled_at[:10], item.expires_at[:10]
+        table.add_row(cell(item.name), item.role, _state(item), key, since, until)
     console().print(table)
 
 
 @clients.command(epilog=examples("fedft admin clients show hospital-a"))
 def show(name: Annotated[str, typer.Argument(help="The enrolled name.")], json: Json = False) -> None:
     """Show one member: key, connection, part in the last rounds, incidents."""
-    found = call("ShowClient", "ClientRequest", name=name)
+    found = ask(answers.MemberDetail, "ShowClient", "ClientRequest", name=name)
     if json:
-        print_json(found)
+        _print(found)
         return
-    scalars = {key: value for key, value in found.items() if not isinstance(value, list | dict)}
-    _print_facts(scalars | (found["connection"] or {}))
-    if found["rounds"]:
+    _print_facts(_scalars(found) | (dict(found.connection) if found.connection else {}))
+    if found.rounds:
         table = new_table(
             "run", "round", "status", "seconds", "code", "message", left=("status", "code", "message")
         )
-        for part in found["rounds"]:
-            seconds = f"{part['seconds']:.2f}"
-            named = (cell(part["code"]), cell(part["message"]))
-            table.add_row(cell(part["run"]), str(part["round"]), part["status"], seconds, *named)
+        for part in found.rounds:
+            update = part.update
+            named = (cell(update.code), cell(update.message))
+            table.add_row(cell(part.run), str(part.round), update.status, f"{update.seconds:.2f}", *named)
         console().print(table)
-    for item in found["incidents"]:
-        console().print(cell(f"{item['time']}  {item['code']}  {item['message']}"), soft_wrap=True)
+    for item in found.incidents:
+        console().print(cell(f"{item.time}  {item.code}  {item.message}"), soft_wrap=True)
 
 
 @clients.command(epilog=examples("fedft admin clients enroll a/request.json b/request.json"))
@@ -251,13 +250,13 @@ def enroll(
 
     for path in requests:
         text = path.read_text("utf-8")
-        found = call("Enroll", "EnrollRequest", request=text, role=role, replace=replace)
+        found = ask(answers.Enrolled, "Enroll", "EnrollRequest", request=text, role=role, replace=replace)
         out = path.parent / "certificate.pem"
-        write_atomically(out, found["certificate"].encode())
+        write_atomically(out, found.certificate.encode())
         if json:
-            print_json({**found, "written": str(out)})
+            print_json({**found.model_dump(), "written": str(out)})
         else:
-            line = f"{found['name']} is enrolled as {role}, key {found['fingerprint'][:16]}…, wrote {out}"
+            line = f"{found.name} is enrolled as {role}, key {found.fingerprint[:16]}…, wrote {out}"
             console().print(cell(line), soft_wrap=True)
 
 
@@ -268,8 +267,8 @@ def revoke(
     json: Json = False,
 ) -> None:
     """Take a key back at once: its connection ends and every later call is refused."""
-    found = call("RevokeClient", "RevokeRequest", name=name, reason=reason)
-    print_json(found) if json else console().print(cell(f"{name} is revoked"))
+    found = ask(answers.MemberState, "RevokeClient", "RevokeRequest", name=name, reason=reason)
+    _print(found) if json else console().print(cell(f"{name} is revoked"))
 
 
 # -- runs --------------------------------------------------------------------------------------------------
@@ -289,46 +288,38 @@ def start(
     from fedft.config.load import to_json
 
     checked = load_config(config, parse_overrides(overrides or ()))
-    found = call("StartRun", "StartRunRequest", config_json=to_json(checked))
+    found = ask(answers.RunState, "StartRun", "StartRunRequest", config_json=to_json(checked))
     if not watch:
         _print_run_line(found, json=json)
         return
-    watch_run(found["id"], json=json)
+    watch_run(found.id, json=json)
 
 
 @runs.command(name="list", epilog=examples("fedft admin runs list"))
 def list_runs(json: Json = False) -> None:
     """List the server's runs, oldest first."""
-    found = call("ListRuns", "ListRunsRequest")
+    found = ask(answers.Runs, "ListRuns", "ListRunsRequest")
     if json:
-        print_json(found)
+        _print(found)
         return
     table = new_table("run", "state", "rounds", "final state", "error", left=("state", "error"))
-    for run in found["runs"]:
-        done = f"{run['rounds']}/{run['total_rounds']}"
-        table.add_row(
-            cell(run["id"], "bold"), run["state"], done, run["final_digest"][:12] or "–", cell(run["error"])
-        )
+    for run in found.runs:
+        done = f"{run.rounds}/{run.total_rounds}"
+        table.add_row(cell(run.id, "bold"), run.state, done, run.final_digest[:12] or "–", cell(run.error))
     console().print(table)
 
 
 @runs.command(name="show", epilog=examples("fedft admin runs show latest"))
 def show_run(run: Run = "latest", json: Json = False) -> None:
     """Show a run's rounds and events."""
-    found = call("ShowRun", "RunRequest", run=run)
+    found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
     if json:
-        print_json(found)
+        _print(found)
         return
-    _print_facts({key: value for key, value in found.items() if not isinstance(value, list)})
-    from fedft.cli.watch import describe_round
-    from fedft.server.event_stream import round_from_dict
-
-    for record in map(round_from_dict, found["committed"]):
-        console().print(cell(describe_round(record, found["total_rounds"], with_bytes=True)), soft_wrap=True)
-    for event in found["events"][-20:]:
-        console().print(
-            cell(f"{event['time'][:19]}  {event['kind']}  {event['message']}", "dim"), soft_wrap=True
-        )
+    _print_facts(_scalars(found))
+    _print_rounds(found)
+    for event in found.events[-20:]:
+        console().print(cell(f"{event.time[:19]}  {event.kind}  {event.message}", "dim"), soft_wrap=True)
 
 
 @runs.command(name="watch", epilog=examples("fedft admin runs watch latest"))
@@ -336,30 +327,26 @@ def watch_run(run: Run = "latest", json: Json = False) -> None:
     """Watch a run live until it ends; exit 1 unless it is complete. Ctrl-C leaves it running."""
     from fedft.cli.progress import choose_observer
     from fedft.coordinator.events import RoundCommitted, RunStarted
-    from fedft.server.event_stream import event_from_dict, round_from_dict
 
     with _server() as server:
-        documents = server.watch(run)
-        first = next(documents)
-        earlier = [round_from_dict(record) for record in first["committed"]]
-        last: dict[str, Any] = first
-        with choose_observer(console(), json=json, quiet=False, earlier=earlier) as observer:
-            observer(RunStarted(first["id"], first["name"], first["rounds"] + 1, first["total_rounds"]))
-            for document in documents:
-                last = document
-                if document["event"] == "end":
+        first, happenings = server.watch(run)
+        last: answers.RunState = first
+        with choose_observer(console(), json=json, quiet=False, earlier=first.committed) as observer:
+            observer(RunStarted(first.id, first.name, first.rounds + 1, first.total_rounds))
+            for event in happenings:
+                if isinstance(event, answers.RunState):
+                    last = event
                     break
-                event = event_from_dict(document)
                 known = isinstance(event, RoundCommitted) and event.record.round <= observer.watch.committed
                 if not known and not isinstance(event, RunStarted):
                     observer(event)
     _print_run_line(last, json=json)
-    if last.get("state") != "completed":
+    if last.state != "completed":
         raise typer.Exit(1)
 
 
 def _turn(method: str, run: str, *, json: bool) -> None:
-    _print_run_line(call(method, "RunRequest", run=run), json=json)
+    _print_run_line(ask(answers.RunState, method, "RunRequest", run=run), json=json)
 
 
 @runs.command(epilog=examples("fedft admin runs pause latest"))
@@ -383,7 +370,7 @@ def stop(run: Run, json: Json = False) -> None:
 @runs.command(epilog=examples("fedft admin runs rollback latest --round 12"))
 def rollback(run: Run, round_number: RoundNumber, json: Json = False) -> None:
     """Take back the rounds after a committed one of a paused run; resume goes on from there."""
-    found = call("RollBackRun", "RoundRequest", run=run, round=round_number)
+    found = ask(answers.RunState, "RollBackRun", "RoundRequest", run=run, round=round_number)
     _print_run_line(found, json=json)
 
 
@@ -393,15 +380,11 @@ def rollback(run: Run, round_number: RoundNumber, json: Json = False) -> None:
 @rounds.command(name="list", epilog=examples("fedft admin rounds list latest"))
 def list_rounds(run: Run = "latest", json: Json = False) -> None:
     """List the committed rounds of a run."""
-    found = call("ShowRun", "RunRequest", run=run)
+    found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
     if json:
-        print_json({"run": found["id"], "rounds": found["committed"]})
+        print_json({"run": found.id, "rounds": found.model_dump()["committed"]})
         return
-    from fedft.cli.watch import describe_round
-    from fedft.server.event_stream import round_from_dict
-
-    for record in map(round_from_dict, found["committed"]):
-        console().print(cell(describe_round(record, found["total_rounds"], with_bytes=True)), soft_wrap=True)
+    _print_rounds(found)
 
 
 @rounds.command(name="show", epilog=examples("fedft admin rounds show latest --round 3"))
@@ -411,14 +394,14 @@ def show_round(
     json: Json = False,
 ) -> None:
     """Show each client's part in a round."""
-    found = call("ShowRound", "RoundRequest", run=run, round=round_number)
+    found = ask(answers.RoundDetail, "ShowRound", "RoundRequest", run=run, round=round_number)
     if json:
-        print_json(found)
+        _print(found)
         return
     from fedft.report.format import size
 
     console().print(
-        cell(f"round {found['round']} of {found['run']}, state {found['state_digest']}"), soft_wrap=True
+        cell(f"round {found.record.round} of {found.run}, state {found.record.state_digest}"), soft_wrap=True
     )
     table = new_table(
         "client",
@@ -431,15 +414,11 @@ def show_round(
         "reason",
         left=("status", "code", "reason"),
     )
-    for part in found["updates"]:
-        numbers = (
-            str(part["num_examples"]),
-            size(part["bytes_up"]),
-            size(part["bytes_down"] + part["bytes_setup"]),
-        )
-        seconds = f"{part['seconds']:.2f}"
-        words = (cell(part["code"]), cell(part["message"]))
-        table.add_row(cell(part["client"]), part["status"], *numbers, seconds, *words)
+    for part in found.record.updates:
+        sent = (size(part.bytes_up), size(part.bytes_down + part.bytes_setup))
+        words = (cell(part.code), cell(part.message))
+        numbers = (str(part.num_examples), *sent, f"{part.seconds:.2f}")
+        table.add_row(cell(part.client), part.status, *numbers, *words)
     console().print(table)
 
 
@@ -454,15 +433,30 @@ def _print_facts(facts: dict[str, Any]) -> None:
     console().print(table)
 
 
-def _print_run_line(found: dict[str, Any], *, json: bool) -> None:
+def _print(found: answers.Answer) -> None:
+    print_json(found.model_dump())
+
+
+def _scalars(found: answers.Answer) -> dict[str, Any]:
+    return {name: value for name, value in found if isinstance(value, str | int | float)}
+
+
+def _print_rounds(found: answers.RunDetail) -> None:
+    from fedft.cli.watch import describe_round
+
+    for record in found.committed:
+        console().print(cell(describe_round(record, found.total_rounds, with_bytes=True)), soft_wrap=True)
+
+
+def _print_run_line(found: answers.RunState, *, json: bool) -> None:
     if json:
-        print_json({key: value for key, value in found.items() if key not in ("committed", "events")})
+        print_json({name: value for name, value in found if name in answers.RunState.model_fields})
         return
-    line = f"{found['id']}  {found['state']}  {found['rounds']}/{found['total_rounds']} rounds"
-    console().print(cell(f"{line}  {found['error']}".rstrip()), soft_wrap=True)
+    line = f"{found.id}  {found.state}  {found.rounds}/{found.total_rounds} rounds"
+    console().print(cell(f"{line}  {found.error}".rstrip()), soft_wrap=True)
 
 
-def _state(item: dict[str, Any]) -> str:
-    if item["revoked_at"]:
+def _state(item: answers.MemberState) -> str:
+    if item.revoked_at:
         return "revoked"
-    return "connected" if item["connected"] else ("–" if item["role"] != "client" else "absent")
+    return "connected" if item.connected else ("–" if item.role != "client" else "absent")

@@ -1,14 +1,17 @@
-"""``fedft admin metrics|logs|config``: what a server knows, beyond its runs and clients."""
+"""``fedft admin metrics|logs|config|schema``: what a server knows, beyond its runs and clients."""
 
 from __future__ import annotations
 
+import json as json_
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from fedft.cli.admin import Last, Run, call
+from fedft.cli.admin import Last, Run, ask
 from fedft.cli.arguments import Json, Overrides, examples
 from fedft.cli.output import cell, console, new_table, print_json
+from fedft.server.admin import answers
 
 commands = typer.Typer()
 config_commands = typer.Typer(no_args_is_help=True, help="Try configurations against the server.")
@@ -27,15 +30,15 @@ def metrics(
     json: Json = False,
 ) -> None:
     """Show what was measured in every evaluated round."""
-    found = call("ShowRun", "RunRequest", run=run)
+    found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
     rows = [
-        {"round": record["round"], **evaluation}
-        for record in found["committed"]
-        for evaluation in record["evaluations"]
-        if groups or not evaluation["group"]
+        {"round": record.round, **asdict(evaluation)}
+        for record in found.committed
+        for evaluation in record.evaluations
+        if groups or not evaluation.group
     ]
     if json:
-        print_json({"run": found["id"], "evaluations": rows})
+        print_json({"run": found.id, "evaluations": rows})
         return
     names = sorted({name for row in rows for name in row["metrics"]})
     table = new_table("round", "on", "group", "examples", *names, left=("on", "group"))
@@ -49,18 +52,17 @@ def metrics(
 @commands.command(epilog=examples("fedft admin logs latest --last 50"))
 def logs(run: Run = "latest", last: Last = 50, json: Json = False) -> None:
     """Show a run's events and what the link refused meanwhile, in the order of time."""
-    found = call("ShowRun", "RunRequest", run=run)
-    events = [{"time": e["time"], "kind": e["kind"], "message": e["message"]} for e in found["events"]]
-    refused = call("ReadIncidents", "IncidentsRequest", last=0)["incidents"]
-    events += [_incident(item) for item in refused if item["time"] >= found["created_at"]]
-    shown = sorted(events, key=lambda event: str(event["time"]))[-last:]
+    found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
+    refused = ask(answers.Incidents, "ReadIncidents", "IncidentsRequest", last=0).incidents
+    events = found.events + [_event(item) for item in refused if item.time >= found.created_at]
+    shown = sorted(events, key=lambda event: event.time)[-last:]
     if json:
-        print_json({"run": found["id"], "events": shown})
+        print_json({"run": found.id, "events": [event.model_dump() for event in shown]})
         return
     if not shown:
-        console().print(cell(f"{found['id']}: nothing out of the ordinary happened"))
+        console().print(cell(f"{found.id}: nothing out of the ordinary happened"))
     for event in shown:
-        line = f"{event['time'][:19]}  {event['kind']}  {event['message']}"
+        line = f"{event.time[:19]}  {event.kind}  {event.message}"
         console().print(cell(line), soft_wrap=True)
 
 
@@ -75,18 +77,33 @@ def validate(
     from fedft.config.load import to_json
 
     checked = load_config(config, parse_overrides(overrides or ()))
-    found = call("ValidateConfig", "StartRunRequest", config_json=to_json(checked))
+    found = ask(answers.ConfigCheck, "ValidateConfig", "StartRunRequest", config_json=to_json(checked))
     if json:
-        print_json({"valid": True, **found})
+        print_json({"valid": True, **found.model_dump(exclude_none=True)})
         return
-    facts = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.items() if key != "name")
-    console().print("[green]valid[/]", cell(f"{found['name']}: {facts}"))
+    facts = ", ".join(
+        f"{key.replace('_', ' ')} {value}" for key, value in found if key != "name" and value is not None
+    )
+    console().print("[green]valid[/]", cell(f"{found.name}: {facts}"))
+
+
+@commands.command(epilog=examples("fedft admin schema ShowRun"))
+def schema(
+    method: Annotated[str, typer.Argument(help="A method of the admin service.")] = "",
+) -> None:
+    """Print the JSON Schema of a method's answer, which --json prints; without METHOD, their names."""
+    if method in answers.ANSWERS:
+        print(json_.dumps(answers.ANSWERS[method].model_json_schema(), indent=2))
+    elif method:
+        raise typer.BadParameter(f"no method is called {method!r}; there are {', '.join(answers.ANSWERS)}")
+    else:
+        console().print("\n".join(answers.ANSWERS))
 
 
 def _number(value: Any) -> str:
     return "–" if value is None else f"{value:.4g}"
 
 
-def _incident(item: dict[str, Any]) -> dict[str, Any]:
-    who = item["member"] or "somebody unknown"
-    return {"time": item["time"], "kind": item["code"], "message": f"{who}: {item['message']}"}
+def _event(item: answers.Incident) -> answers.RunEvent:
+    who = item.member or "somebody unknown"
+    return answers.RunEvent(time=item.time, kind=item.code, message=f"{who}: {item.message}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedft.errors import Code, FedftError
@@ -11,7 +12,8 @@ from fedft.files import write_atomically
 from fedft.identity import keys
 from fedft.identity.documents import ServerBundle, make_request
 
-REQUEST, CERTIFICATE = "request.json", "certificate.pem"
+REQUEST, ADMIN_FILE = "admin.toml"
+CERTIFICATE = "request.json", "certificate.pem"
 
 
 def make_identity(folder: Path, name: str, bundle: ServerBundle) -> Path:
@@ -44,3 +46,8 @@ def make_identity(folder: Path, name: str, bundle: ServerBundle) -> Path:
     except OSError as error:
         raise FedftError(Code.SITE_DISK_UNWRITABLE, f"cannot write to {folder}: {error.strerror}") from error
     return folder / REQUEST
+
+
+def write_admin_file(folder: Path, address: str) -> None:
+    """Write ``admin.toml``, which says where the server is."""
+    write_atomically(folder / ADMIN_FILE, tomli_w.dumps({"address": address}).encode())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import queue
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
-from typing import Any
+from typing import get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedft.coordinator.events import (
     ClientAnswered,
@@ -19,14 +19,8 @@ from fedft.coordinator.events import (
     RunFinished,
     RunStarted,
 )
-from fedft.store import EvaluationRecord, RoundRecord, UpdateRecord
 
 Subscription = queue.SimpleQueue[Event | None]
-_KINDS = {
-    re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): kind
-    for kind in (RunStarted, PhaseStarted, ClientAnswered, RoundCommitted, Notice, RunFinished)
-}
-_NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 class EventStream:
@@ -73,26 +67,36 @@ class EventStream:
                 self._mailboxes[run_id].remove(mailbox)
 
 
-def event_to_dict(event: Event) -> dict[str, Any]:
-    """Return an event as plain values under its name."""
-    return {"event": _NAMES[type(event)], **asdict(event)}
+class _Message(BaseModel):
+    """An event on its way to a watcher; exactly one field is set."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings", extra="forbid")
+
+    run_started: RunStarted | None = None
+    phase_started: PhaseStarted | None = None
+    client_answered: ClientAnswered | None = None
+    round_committed: RoundCommitted | None = None
+    notice: Notice | None = None
+    run_finished: RunFinished | None = None
 
 
-def event_from_dict(values: dict[str, Any]) -> Event:
-    """Inverse of :func:`event_to_dict`, also after a way through JSON."""
-    fields = {key: value for key, value in values.items() if key not in ("event", "schema_version")}
-    if "record" in fields:
-        fields["record"] = round_from_dict(fields["record"])
-    if "update" in fields:
-        fields["update"] = UpdateRecord(**fields["update"])
-    event: Event = _KINDS[values["event"]](**fields)
-    return event
+_FIELDS = {
+    kind: name
+    for name, field in _Message.model_fields.items()
+    for kind in get_args(field.annotation)
+    if kind is not type(None)
+}
 
 
-def round_from_dict(values: dict[str, Any]) -> RoundRecord:
-    """Make a round's record of plain values."""
-    updates = tuple(UpdateRecord(**update) for update in values["updates"])
-    evaluations = tuple(EvaluationRecord(**evaluation) for evaluation in values["evaluations"])
-    names = RoundRecord.__dataclass_fields__
-    known = {key: value for key, value in values.items() if key in names}
-    return RoundRecord(**{**known, "updates": updates, "evaluations": evaluations})
+def event_to_json(event: Event) -> str:
+    """Return an event as a JSON object with one key, its kind."""
+    return _Message(**{_FIELDS[type(event)]: event}).model_dump_json(exclude_none=True)
+
+
+def event_from_json(text: str) -> Event | None:
+    """Return the event of a text by :func:`event_to_json`; None for anything else."""
+    try:
+        values = _Message.model_validate_json(text)
+    except ValidationError:
+        return None
+    return next((event for name in _FIELDS.values() if (event := getattr(values, name)) is not None), None)

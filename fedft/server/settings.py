@@ -14,8 +14,7 @@ from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity import keys
 from fedft.identity.documents import ServerBundle
-from fedft.identity.site_files import CERTIFICATE, make_identity
-from fedft.transport.admin_client import write_admin_file
+from fedft.identity.site_files import CERTIFICATE, make_identity, write_admin_file
 from fedft.transport.tls import TlsFiles
 
 _FILE = "server.toml"

@@ -1,24 +1,25 @@
 from __future__ import annotations
 
-import json
+import math
 
 from fedft.coordinator.events import (
     ClientAnswered,
+    Event,
     Notice,
     PhaseStarted,
     RoundCommitted,
     RunFinished,
     RunStarted,
 )
-from fedft.server.event_stream import EventStream, event_from_dict, event_to_dict
+from fedft.server.event_stream import EventStream, Subscription, event_from_json, event_to_json
 from fedft.store import EvaluationRecord, RoundRecord, UpdateRecord
 
 UPDATE = UpdateRecord("a", "accepted", weight=3, metrics={"train_loss": 0.5})
 RECORD = RoundRecord(
     1,
     "ab",
-    2.0,
-    {"training": 1.0},
+    seconds=2.0,
+    phases={"training": 1.0},
     updates=(UPDATE,),
     evaluations=(EvaluationRecord("central", "", 5, {"loss": 1.0}),),
 )
@@ -32,7 +33,7 @@ EVENTS = [
 ]
 
 
-def _drain(mailbox) -> list:
+def _drain(mailbox: Subscription) -> list[Event | None]:
     found = []
     while not mailbox.empty():
         found.append(mailbox.get())
@@ -40,7 +41,21 @@ def _drain(mailbox) -> list:
 
 
 def test_every_event_survives_json() -> None:
-    assert [event_from_dict(json.loads(json.dumps(event_to_dict(event)))) for event in EVENTS] == EVENTS
+    assert [event_from_json(event_to_json(event)) for event in EVENTS] == EVENTS
+
+
+def test_what_json_has_no_number_for_survives_too() -> None:
+    diverged = ClientAnswered(1, UpdateRecord("a", "accepted", metrics={"loss": math.nan, "norm": math.inf}))
+
+    event = event_from_json(event_to_json(diverged))
+
+    assert isinstance(event, ClientAnswered)
+    assert math.isnan(event.update.metrics["loss"])
+    assert event.update.metrics["norm"] == math.inf
+
+
+def test_a_text_that_is_no_event_is_none() -> None:
+    assert event_from_json('{"id": "a-run", "state": "completed"}') is None
 
 
 def test_a_watcher_gets_what_there_is_of_the_round_and_then_everything_new() -> None:

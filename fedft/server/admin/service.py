@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import tempfile
 import threading
@@ -21,8 +20,29 @@ from fedft.identity.enrolment import enroll
 from fedft.identity.keys import load_certificate, node_id
 from fedft.identity.members import Member, Role
 from fedft.identity.registry import MemberRecord, Registry
+from fedft.server.admin import answers
+from fedft.server.admin.answers import (
+    SCHEMA_VERSION,
+    Answer,
+    AuditLogEntries,
+    ConfigCheck,
+    Connection,
+    Enrolled,
+    Incident,
+    Incidents,
+    MemberDetail,
+    Members,
+    MemberState,
+    Part,
+    RoundDetail,
+    RunDetail,
+    RunEvent,
+    Runs,
+    RunState,
+)
 from fedft.server.admin.audit_log import AuditLog
-from fedft.server.event_stream import EventStream, event_to_dict
+from fedft.server.admin.documents import documents
+from fedft.server.event_stream import EventStream, event_to_json
 from fedft.server.scheduler import Scheduler
 from fedft.server.settings import ServerSettings
 from fedft.simulation.preflight import dry_run
@@ -34,7 +54,6 @@ from fedft.transport.transfer import pieces
 from fedft.wire.v1 import admin_pb2 as pb
 from fedft.wire.v1.admin_pb2_grpc import AdminServicer
 
-SCHEMA_VERSION = 1
 _READ: tuple[Role, ...] = ("viewer", "operator")
 _CHANGE: tuple[Role, ...] = ("operator",)
 
@@ -64,42 +83,42 @@ class AdminService(AdminServicer):  # type: ignore[misc]
 
     # -- looking -----------------------------------------------------------------------------------------
 
-    def Health(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def Health(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Say that the server is there, and what it is doing."""
         return self._read(context, self._health)
 
-    def ListClients(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ListClients(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """List all members and who is connected."""
-        return self._read(context, lambda: {"clients": self._clients()})
+        return self._read(context, lambda: Members(clients=self._members()))
 
-    def ShowClient(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ShowClient(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Show one member, its incidents and its part in the last rounds."""
         return self._read(context, lambda: self._client(request.name))
 
-    def ListRuns(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ListRuns(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """List all runs."""
-        return self._read(context, lambda: {"runs": [self._run(run) for run in self._store.runs()]})
+        return self._read(context, lambda: Runs(runs=[self._run(run) for run in self._store.runs()]))
 
-    def ShowRun(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ShowRun(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Show one run with its rounds and events."""
         return self._read(context, lambda: self._whole_run(request.run))
 
-    def ShowRound(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ShowRound(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Show one committed round."""
         number = request.round if request.HasField("round") else None
         return self._read(context, lambda: self._round(request.run, number))
 
-    def ReadAuditLog(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ReadAuditLog(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Verify the audit log and return its last entries."""
-        return self._read(context, lambda: {"entries": self._audit.entries(request.last)})
+        return self._read(context, lambda: AuditLogEntries(entries=self._audit.entries(request.last)))
 
-    def ReadIncidents(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ReadIncidents(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Return what was refused at the link."""
-        return self._read(context, lambda: {"incidents": self._registry.incidents(request.last)})
+        return self._read(context, lambda: Incidents(incidents=self._incidents(request.last)))
 
-    def ValidateConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+    def ValidateConfig(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Try a configuration against this server's models and data, without starting anything."""
-        return self._read(context, lambda: dry_run(from_json(request.config_json)))
+        return self._read(context, lambda: ConfigCheck(**dry_run(from_json(request.config_json))))
 
     def WatchRun(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Send the run as it stands, then its events until it ends or is interrupted."""
@@ -107,7 +126,7 @@ class AdminService(AdminServicer):  # type: ignore[misc]
             self._require(context, _READ)
             run = self._store.run(request.run)
         with self._feed.mailbox(run.id) as mailbox:
-            yield _document({"event": "snapshot", **self._whole_run(run.id)})
+            yield from documents(self._whole_run(run.id).model_dump_json())
             while context.is_active():
                 settled = self._settled(run.id)
                 try:
@@ -117,8 +136,8 @@ class AdminService(AdminServicer):  # type: ignore[misc]
                         break
                     continue
                 if event is not None:
-                    yield _document(event_to_dict(event))
-        yield _document({"event": "end", **self._run(self._store.run(run.id))})
+                    yield from documents(event_to_json(event))
+        yield from documents(self._run(self._store.run(run.id)).model_dump_json())
 
     # -- changing ----------------------------------------------------------------------------------------
 
@@ -177,79 +196,86 @@ class AdminService(AdminServicer):  # type: ignore[misc]
     def _require(self, context: Any, roles: tuple[Role, ...]) -> Member:
         return self._registry.require(peer_fingerprint(context), *roles)
 
-    def _read(self, context: Any, answer: Callable[[], dict[str, Any]]) -> Any:
+    def _read(self, context: Any, answer: Callable[[], Answer]) -> Iterator[Any]:
         with reporting(context):
             self._require(context, _READ)
-            return _document(answer())
+            found = answer().model_dump_json()
+        yield from documents(found)
 
-    def _change(self, context: Any, answer: Callable[[str], dict[str, Any]]) -> Any:
+    def _change(self, context: Any, answer: Callable[[str], Answer]) -> Any:
         with reporting(context):
-            return _document(answer(self._require(context, _CHANGE).name))
+            found = answer(self._require(context, _CHANGE).name)
+            return pb.Document(schema_version=SCHEMA_VERSION, json=found.model_dump_json())
 
-    def _health(self) -> dict[str, Any]:
+    def _health(self) -> answers.Health:
         settings = self._settings
         certificate = load_certificate(settings.tls.certificate)
-        return {
-            "status": self._runner.trouble or "ok",
-            "version": fedft.__version__,
-            "up_seconds": time.time() - self._started,
-            "connected": sorted(session.name for session in self._board.sessions()),
-            "current_run": self._runner.current,
-            "certificate_expires": certificate.not_valid_after_utc.isoformat(timespec="seconds"),
-            "link": settings.link,
-            "admin": settings.admin,
-        }
+        return answers.Health(
+            status=self._runner.trouble or "ok",
+            version=fedft.__version__,
+            up_seconds=time.time() - self._started,
+            connected=sorted(connection.name for connection in self._board.sessions()),
+            current_run=self._runner.current,
+            certificate_expires=certificate.not_valid_after_utc.isoformat(timespec="seconds"),
+            link=settings.link,
+            admin=settings.admin,
+        )
 
-    def _clients(self) -> list[dict[str, Any]]:
-        return [self._member(record) for record in self._registry.members()]
+    def _members(self) -> list[MemberState]:
+        return [MemberState(**self._member(record)) for record in self._registry.members()]
 
     def _member(self, record: MemberRecord) -> dict[str, Any]:
-        sessions = {session.node: session for session in self._board.sessions()}
-        session = sessions.get(node_id(record.fingerprint)) if record.role == "client" else None
+        streams = {stream.node: stream for stream in self._board.sessions()}
+        stream = streams.get(node_id(record.fingerprint)) if record.role == "client" else None
         connection = (
-            {"since": session.since, "peer": session.peer, "software": session.software} if session else None
+            Connection(**{name: getattr(stream, name) for name in Connection.model_fields})
+            if stream
+            else None
         )
-        values = {name: value for name, value in asdict(record).items() if name != "signing_key"}
-        return {**values, "connected": connection is not None, "connection": connection}
+        return {**asdict(record), "connected": connection is not None, "connection": connection}
 
-    def _client(self, name: str) -> dict[str, Any]:
+    def _client(self, name: str) -> MemberDetail:
         record = self._registry.member(name)
-        incidents = [item for item in self._registry.incidents() if item["member"] == name][-20:]
-        parts = []
-        for run in self._store.runs()[-3:]:
-            for committed in self._store.rounds(run.id)[-10:]:
-                parts += [
-                    {"run": run.id, "round": committed.round, **asdict(update)}
-                    for update in committed.updates
-                    if update.client == name
-                ]
-        return {**self._member(record), "incidents": incidents, "rounds": parts}
+        parts = [
+            Part(run=run.id, round=committed.round, update=update)
+            for run in self._store.runs()[-3:]
+            for committed in self._store.rounds(run.id)[-10:]
+            for update in committed.updates
+            if update.client == name
+        ]
+        incidents = [item for item in self._incidents() if item.member == name][-20:]
+        return MemberDetail(**self._member(record), incidents=incidents, rounds=parts)
 
-    def _run(self, run: RunRecord) -> dict[str, Any]:
-        values = {name: value for name, value in asdict(run).items() if name != "config"}
+    def _incidents(self, last: int = 0) -> list[Incident]:
+        return [Incident(**item) for item in self._registry.incidents(last)]
+
+    def _run(self, run: RunRecord) -> RunState:
+        return RunState(**self._run_values(run))
+
+    def _run_values(self, run: RunRecord) -> dict[str, Any]:
         total = from_json(run.config).rounds.total
         state = self._runner.state(run, self._registry.wanted().get(run.id))
-        return {**values, "state": state, "total_rounds": total}
+        return {**asdict(run), "state": state, "total_rounds": total}
 
-    def _whole_run(self, reference: str) -> dict[str, Any]:
+    def _whole_run(self, reference: str) -> RunDetail:
         run = self._store.run(reference)
-        committed = [asdict(record) for record in self._store.rounds(run.id)]
-        return {**self._run(run), "committed": committed, "events": self._store.events(run.id)}
+        events = [RunEvent(**event) for event in self._store.events(run.id)]
+        return RunDetail(**self._run_values(run), committed=self._store.rounds(run.id), events=events)
 
-    def _round(self, reference: str, number: int | None) -> dict[str, Any]:
+    def _round(self, reference: str, number: int | None) -> RoundDetail:
         run = self._store.run(reference)
         rounds: list[RoundRecord] = self._store.rounds(run.id)
         found = [record for record in rounds if number is None or record.round == number][-1:]
         if not found:
             raise FedftError(Code.ROUND_NOT_COMMITTED, f"round {number} of {run.id} is not committed")
-        return {"run": run.id, **asdict(found[0])}
+        return RoundDetail(run=run.id, record=found[0])
 
     def _settled(self, run_id: str) -> bool:
         run = self._store.run(run_id)
         state = self._runner.state(run, self._registry.wanted().get(run_id))
         return state in ("completed", "failed", "paused", "stopped")
 
-    def _enroll(self, who: str, request: Any) -> dict[str, Any]:
+    def _enroll(self, who: str, request: Any) -> Enrolled:
         role: Role = request.role or "client"
         if role not in ("client", "viewer", "operator"):
             raise FedftError(Code.ROLE_NOT_ALLOWED, f"{role[:40]!r} is no role: client, viewer or operator")
@@ -260,9 +286,9 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         )
         for old in replaced:
             self._expel(old, "replaced by a new key")
-        return {**self._member(record), "certificate": certificate}
+        return Enrolled(**self._member(record), certificate=certificate)
 
-    def _revoke(self, who: str, name: str, reason: str) -> dict[str, Any]:
+    def _revoke(self, who: str, name: str, reason: str) -> MemberState:
         if name == who:
             raise FedftError(
                 Code.ROLE_NOT_ALLOWED,
@@ -273,13 +299,13 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         self._audit.write(who, "revoke", name=name, reason=reason)
         record = self._registry.revoke(name, reason or "no reason given")
         self._expel(record, record.reason)
-        return self._member(record)
+        return MemberState(**self._member(record))
 
     def _expel(self, record: MemberRecord, reason: str) -> None:
         error = FedftError(Code.KEY_REVOKED, f"the key of {record.name} was revoked: {reason}")
         self._board.expel(node_id(record.fingerprint), error)
 
-    def _start(self, who: str, config_json: str) -> dict[str, Any]:
+    def _start(self, who: str, config_json: str) -> RunState:
         config = from_json(config_json)
         place = config.store.model_copy(update={"path": str(self._settings.store_folder)})
         config = config.model_copy(update={"store": place})
@@ -287,7 +313,7 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         run = self._runner.begin(config)
         return self._run(run)
 
-    def _turn(self, who: str, verb: str, reference: str, turn: Callable[[str], RunRecord]) -> dict[str, Any]:
+    def _turn(self, who: str, verb: str, reference: str, turn: Callable[[str], RunRecord]) -> RunState:
         run = self._store.run(reference)
         self._audit.write(who, f"{verb} run", run=run.id)
         return self._run(turn(run.id))
@@ -298,20 +324,3 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         if kind not in ("peft", "merged"):
             raise FedftError(Code.RUN_STATE_CONFLICT, f"{kind[:40]!r} cannot be exported: peft or merged")
         return export_run(self._store, run, out, kind, number)  # type: ignore[arg-type]
-
-
-def _document(values: dict[str, Any]) -> Any:
-    return pb.Document(schema_version=SCHEMA_VERSION, json=json.dumps(_finite(values)))
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON does not have: NaN and infinities become null."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return (
-        None
-        if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf")))
-        else value
-    )

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x65\x64\x66t/v1/admin.proto\x12\x08\x66\x65\x64\x66t.v1\"0\n\x08\x44ocument\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x0c\n\x04json\x18\x02 \x01(\t\"\x0f\n\rHealthRequest\"\x14\n\x12ListClientsRequest\"\x1d\n\rClientRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x11\n\x0fListRunsRequest\"\x19\n\nRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"9\n\x0cRoundRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\x05round\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_round\"\x1c\n\x0c\x41uditRequest\x12\x0c\n\x04last\x18\x01 \x01(\r\" \n\x10IncidentsRequest\x12\x0c\n\x04last\x18\x01 \x01(\r\"?\n\rEnrollRequest\x12\x0f\n\x07request\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07replace\x18\x03 \x01(\x08\"-\n\rRevokeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"&\n\x0fStartRunRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\"H\n\rExportRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\x05round\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04kind\x18\x03 \x01(\tB\x08\n\x06_round\"(\n\nExportPart\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xa3\x08\n\x05\x41\x64min\x12\x35\n\x06Health\x12\x17.fedft.v1.HealthRequest\x1a\x12.fedft.v1.Document\x12?\n\x0bListClients\x12\x1c.fedft.v1.ListClientsRequest\x1a\x12.fedft.v1.Document\x12\x39\n\nShowClient\x12\x17.fedft.v1.ClientRequest\x1a\x12.fedft.v1.Document\x12\x39\n\x08ListRuns\x12\x19.fedft.v1.ListRunsRequest\x1a\x12.fedft.v1.Document\x12\x33\n\x07ShowRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document\x12\x36\n\x08WatchRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document0\x01\x12\x37\n\tShowRound\x12\x16.fedft.v1.RoundRequest\x1a\x12.fedft.v1.Document\x12:\n\x0cReadAuditLog\x12\x16.fedft.v1.AuditRequest\x1a\x12.fedft.v1.Document\x12?\n\rReadIncidents\x12\x1a.fedft.v1.IncidentsRequest\x1a\x12.fedft.v1.Document\x12?\n\x0eValidateConfig\x12\x19.fedft.v1.StartRunRequest\x1a\x12.fedft.v1.Document\x12\x35\n\x06\x45nroll\x12\x17.fedft.v1.EnrollRequest\x1a\x12.fedft.v1.Document\x12;\n\x0cRevokeClient\x12\x17.fedft.v1.RevokeRequest\x1a\x12.fedft.v1.Document\x12\x39\n\x08StartRun\x12\x19.fedft.v1.StartRunRequest\x1a\x12.fedft.v1.Document\x12\x34\n\x08PauseRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document\x12\x35\n\tResumeRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document\x12\x33\n\x07StopRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document\x12\x39\n\x0bRollBackRun\x12\x16.fedft.v1.RoundRequest\x1a\x12.fedft.v1.Document\x12<\n\tExportRun\x12\x17.fedft.v1.ExportRequest\x1a\x14.fedft.v1.ExportPart0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x65\x64\x66t/v1/admin.proto\x12\x08\x66\x65\x64\x66t.v1\">\n\x08\x44ocument\x12\x16\n\x0eschema_version\x18\x01 \x01(\r\x12\x0c\n\x04json\x18\x02 \x01(\t\x12\x0c\n\x04more\x18\x03 \x01(\x08\"\x0f\n\rHealthRequest\"\x14\n\x12ListClientsRequest\"\x1d\n\rClientRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x11\n\x0fListRunsRequest\"\x19\n\nRunRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\"9\n\x0cRoundRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\x05round\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_round\"\x1c\n\x0c\x41uditRequest\x12\x0c\n\x04last\x18\x01 \x01(\r\" \n\x10IncidentsRequest\x12\x0c\n\x04last\x18\x01 \x01(\r\"?\n\rEnrollRequest\x12\x0f\n\x07request\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07replace\x18\x03 \x01(\x08\"-\n\rRevokeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"&\n\x0fStartRunRequest\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\"H\n\rExportRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\x05round\x18\x02 \x01(\rH\x00\x88\x01\x01\x12\x0c\n\x04kind\x18\x03 \x01(\tB\x08\n\x06_round\"(\n\nExportPart\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x32\xb5\x08\n\x05\x41\x64min\x12\x37\n\x06Health\x12\x17.fedft.v1.HealthRequest\x1a\x12.fedft.v1.Document0\x01\x12\x41\n\x0bListClients\x12\x1c.fedft.v1.ListClientsRequest\x1a\x12.fedft.v1.Document0\x01\x12;\n\nShowClient\x12\x17.fedft.v1.ClientRequest\x1a\x12.fedft.v1.Document0\x01\x12;\n\x08ListRuns\x12\x19.fedft.v1.ListRunsRequest\x1a\x12.fedft.v1.Document0\x01\x12\x35\n\x07ShowRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document0\x01\x12\x36\n\x08WatchRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document0\x01\x12\x39\n\tShowRound\x12\x16.fedft.v1.RoundRequest\x1a\x12.fedft.v1.Document0\x01\x12<\n\x0cReadAuditLog\x12\x16.fedft.v1.AuditRequest\x1a\x12.fedft.v1.Document0\x01\x12\x41\n\rReadIncidents\x12\x1a.fedft.v1.IncidentsRequest\x1a\x12.fedft.v1.Document0\x01\x12\x41\n\x0eValidateConfig\x12\x19.fedft.v1.StartRunRequest\x1a\x12.fedft.v1.Document0\x01\x12\x35\n\x06\x45nroll\x12\x17.fedft.v1.EnrollRequest\x1a\x12.fedft.v1.Document\x12;\n\x0cRevokeClient\x12\x17.fedft.v1.RevokeRequest\x1a\x12.fedft.v1.Document\x12\x39\n\x08StartRun\x12\x19.fedft.v1.StartRunRequest\x1a\x12.fedft.v1.Document\x12\x34\n\x08PauseRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document\x12\x35\n\tResumeRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document\x12\x33\n\x07StopRun\x12\x14.fedft.v1.RunRequest\x1a\x12.fedft.v1.Document\x12\x39\n\x0bRollBackRun\x12\x16.fedft.v1.RoundRequest\x1a\x12.fedft.v1.Document\x12<\n\tExportRun\x12\x17.fedft.v1.ExportRequest\x1a\x14.fedft.v1.ExportPart0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,33 +32,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedft.v1.admin_pb2', _globa
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DOCUMENT']._serialized_start=34
-  _globals['_DOCUMENT']._serialized_end=82
-  _globals['_HEALTHREQUEST']._serialized_start=84
-  _globals['_HEALTHREQUEST']._serialized_end=99
-  _globals['_LISTCLIENTSREQUEST']._serialized_start=101
-  _globals['_LISTCLIENTSREQUEST']._serialized_end=121
-  _globals['_CLIENTREQUEST']._serialized_start=123
-  _globals['_CLIENTREQUEST']._serialized_end=152
-  _globals['_LISTRUNSREQUEST']._serialized_start=154
-  _globals['_LISTRUNSREQUEST']._serialized_end=171
-  _globals['_RUNREQUEST']._serialized_start=173
-  _globals['_RUNREQUEST']._serialized_end=198
-  _globals['_ROUNDREQUEST']._serialized_start=200
-  _globals['_ROUNDREQUEST']._serialized_end=257
-  _globals['_AUDITREQUEST']._serialized_start=259
-  _globals['_AUDITREQUEST']._serialized_end=287
-  _globals['_INCIDENTSREQUEST']._serialized_start=289
-  _globals['_INCIDENTSREQUEST']._serialized_end=321
-  _globals['_ENROLLREQUEST']._serialized_start=323
-  _globals['_ENROLLREQUEST']._serialized_end=386
-  _globals['_REVOKEREQUEST']._serialized_start=388
-  _globals['_REVOKEREQUEST']._serialized_end=433
-  _globals['_STARTRUNREQUEST']._serialized_start=435
-  _globals['_STARTRUNREQUEST']._serialized_end=473
-  _globals['_EXPORTREQUEST']._serialized_start=475
-  _globals['_EXPORTREQUEST']._serialized_end=547
-  _globals['_EXPORTPART']._serialized_start=549
-  _globals['_EXPORTPART']._serialized_end=589
-  _globals['_ADMIN']._serialized_start=592
-  _globals['_ADMIN']._serialized_end=1651
+  _globals['_DOCUMENT']._serialized_end=96
+  _globals['_HEALTHREQUEST']._serialized_start=98
+  _globals['_HEALTHREQUEST']._serialized_end=113
+  _globals['_LISTCLIENTSREQUEST']._serialized_start=115
+  _globals['_LISTCLIENTSREQUEST']._serialized_end=135
+  _globals['_CLIENTREQUEST']._serialized_start=137
+  _globals['_CLIENTREQUEST']._serialized_end=166
+  _globals['_LISTRUNSREQUEST']._serialized_start=168
+  _globals['_LISTRUNSREQUEST']._serialized_end=185
+  _globals['_RUNREQUEST']._serialized_start=187
+  _globals['_RUNREQUEST']._serialized_end=212
+  _globals['_ROUNDREQUEST']._serialized_start=214
+  _globals['_ROUNDREQUEST']._serialized_end=271
+  _globals['_AUDITREQUEST']._serialized_start=273
+  _globals['_AUDITREQUEST']._serialized_end=301
+  _globals['_INCIDENTSREQUEST']._serialized_start=303
+  _globals['_INCIDENTSREQUEST']._serialized_end=335
+  _globals['_ENROLLREQUEST']._serialized_start=337
+  _globals['_ENROLLREQUEST']._serialized_end=400
+  _globals['_REVOKEREQUEST']._serialized_start=402
+  _globals['_REVOKEREQUEST']._serialized_end=447
+  _globals['_STARTRUNREQUEST']._serialized_start=449
+  _globals['_STARTRUNREQUEST']._serialized_end=487
+  _globals['_EXPORTREQUEST']._serialized_start=489
+  _globals['_EXPORTREQUEST']._serialized_end=561
+  _globals['_EXPORTPART']._serialized_start=563
+  _globals['_EXPORTPART']._serialized_end=603
+  _globals['_ADMIN']._serialized_start=606
+  _globals['_ADMIN']._serialized_end=1683
 # @@protoc_insertion_point(module_scope)

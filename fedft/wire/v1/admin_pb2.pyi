@@ -5,12 +5,14 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Document(_message.Message):
-    __slots__ = ("schema_version", "json")
+    __slots__ = ("schema_version", "json", "more")
     SCHEMA_VERSION_FIELD_NUMBER: _ClassVar[int]
     JSON_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     schema_version: int
     json: str
-    def __init__(self, schema_version: _Optional[int] = ..., json: _Optional[str] = ...) -> None: ...
+    more: bool
+    def __init__(self, schema_version: _Optional[int] = ..., json: _Optional[str] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class HealthRequest(_message.Message):
     __slots__ = ()

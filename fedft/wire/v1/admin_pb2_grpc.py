@@ -34,27 +34,27 @@ class AdminStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.Health = channel.unary_unary(
+        self.Health = channel.unary_stream(
                 '/fedft.v1.Admin/Health',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.HealthRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
-        self.ListClients = channel.unary_unary(
+        self.ListClients = channel.unary_stream(
                 '/fedft.v1.Admin/ListClients',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.ListClientsRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
-        self.ShowClient = channel.unary_unary(
+        self.ShowClient = channel.unary_stream(
                 '/fedft.v1.Admin/ShowClient',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.ClientRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
-        self.ListRuns = channel.unary_unary(
+        self.ListRuns = channel.unary_stream(
                 '/fedft.v1.Admin/ListRuns',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.ListRunsRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
-        self.ShowRun = channel.unary_unary(
+        self.ShowRun = channel.unary_stream(
                 '/fedft.v1.Admin/ShowRun',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.RunRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
@@ -64,22 +64,22 @@ class AdminStub:
                 request_serializer=fedft_dot_v1_dot_admin__pb2.RunRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
-        self.ShowRound = channel.unary_unary(
+        self.ShowRound = channel.unary_stream(
                 '/fedft.v1.Admin/ShowRound',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.RoundRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
-        self.ReadAuditLog = channel.unary_unary(
+        self.ReadAuditLog = channel.unary_stream(
                 '/fedft.v1.Admin/ReadAuditLog',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.AuditRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
-        self.ReadIncidents = channel.unary_unary(
+        self.ReadIncidents = channel.unary_stream(
                 '/fedft.v1.Admin/ReadIncidents',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.IncidentsRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
                 _registered_method=True)
-        self.ValidateConfig = channel.unary_unary(
+        self.ValidateConfig = channel.unary_stream(
                 '/fedft.v1.Admin/ValidateConfig',
                 request_serializer=fedft_dot_v1_dot_admin__pb2.StartRunRequest.SerializeToString,
                 response_deserializer=fedft_dot_v1_dot_admin__pb2.Document.FromString,
@@ -242,27 +242,27 @@ class AdminServicer:
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'Health': grpc.unary_unary_rpc_method_handler(
+            'Health': grpc.unary_stream_rpc_method_handler(
                     servicer.Health,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.HealthRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
-            'ListClients': grpc.unary_unary_rpc_method_handler(
+            'ListClients': grpc.unary_stream_rpc_method_handler(
                     servicer.ListClients,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.ListClientsRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
-            'ShowClient': grpc.unary_unary_rpc_method_handler(
+            'ShowClient': grpc.unary_stream_rpc_method_handler(
                     servicer.ShowClient,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.ClientRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
-            'ListRuns': grpc.unary_unary_rpc_method_handler(
+            'ListRuns': grpc.unary_stream_rpc_method_handler(
                     servicer.ListRuns,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.ListRunsRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
-            'ShowRun': grpc.unary_unary_rpc_method_handler(
+            'ShowRun': grpc.unary_stream_rpc_method_handler(
                     servicer.ShowRun,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.RunRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
@@ -272,22 +272,22 @@ def add_AdminServicer_to_server(servicer, server):
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.RunRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
-            'ShowRound': grpc.unary_unary_rpc_method_handler(
+            'ShowRound': grpc.unary_stream_rpc_method_handler(
                     servicer.ShowRound,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.RoundRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
-            'ReadAuditLog': grpc.unary_unary_rpc_method_handler(
+            'ReadAuditLog': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadAuditLog,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.AuditRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
-            'ReadIncidents': grpc.unary_unary_rpc_method_handler(
+            'ReadIncidents': grpc.unary_stream_rpc_method_handler(
                     servicer.ReadIncidents,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.IncidentsRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
             ),
-            'ValidateConfig': grpc.unary_unary_rpc_method_handler(
+            'ValidateConfig': grpc.unary_stream_rpc_method_handler(
                     servicer.ValidateConfig,
                     request_deserializer=fedft_dot_v1_dot_admin__pb2.StartRunRequest.FromString,
                     response_serializer=fedft_dot_v1_dot_admin__pb2.Document.SerializeToString,
@@ -354,7 +354,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedft.v1.Admin/Health',
@@ -381,7 +381,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedft.v1.Admin/ListClients',
@@ -408,7 +408,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedft.v1.Admin/ShowClient',
@@ -435,7 +435,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedft.v1.Admin/ListRuns',
@@ -462,7 +462,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedft.v1.Admin/ShowRun',
@@ -516,7 +516,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedft.v1.Admin/ShowRound',
@@ -543,7 +543,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedft.v1.Admin/ReadAuditLog',
@@ -570,7 +570,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedft.v1.Admin/ReadIncidents',
@@ -597,7 +597,7 @@ class Admin:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedft.v1.Admin/ValidateConfig',

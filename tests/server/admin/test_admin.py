@@ -8,18 +8,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from fedft.cli.main import app
-from fedft.config import RunConfig
+from fedft.codecs import state_digest
+from fedft.config import RunConfig, load_config
+from fedft.config.load import to_json
 from fedft.errors import FedftError
-from fedft.identity.site_files import make_identity
+from fedft.identity.site_files import make_identity, write_admin_file
+from fedft.server.admin.answers import ANSWERS, Health, Members
+from fedft.server.admin.client import AdminClient
 from fedft.server.settings import initialise, load_settings
-from fedft.transport.admin_client import AdminClient, write_admin_file
+from fedft.store import RoundRecord, RunStore, UpdateRecord
 from fedft.wire.v1 import admin_pb2 as pb
 from tests.deployment import FEDFT, Deployment, Process, wait_until
 
+LONG = {"layer.R": np.zeros((2, 2), np.float32)}
 CHANGES = [
     ("Enroll", pb.EnrollRequest(request="{}")),
     ("RevokeClient", pb.RevokeRequest(name="client-000")),
@@ -68,6 +74,36 @@ def test_every_answer_has_a_schema_version(deployment: Deployment) -> None:
         assert _fedft(deployment, *arguments)["schema_version"] == 1
 
 
+def test_a_run_larger_than_a_message_can_be_looked_at(deployment: Deployment) -> None:
+    store = RunStore(deployment.settings.store_folder)
+    run = store.create_run("long", to_json(load_config("demo", {"data.partition.clients": 50})))
+    metrics = {f"metric_{number}": 1 / (number + 1) for number in range(8)}
+    updates = tuple(UpdateRecord(f"client-{i:03}", "accepted", metrics=metrics) for i in range(50))
+    for number in range(300):
+        store.commit_round(
+            run.id,
+            RoundRecord(number, state_digest(LONG), updates=updates),
+            LONG,
+            residual=None,
+            deliveries=[],
+        )
+
+    found = _fedft(deployment, "runs", "show", run.id)
+
+    assert len(found["committed"]) == 300
+    assert len(json.dumps(found)) > 4 << 20, "more than one message of gRPC holds"
+    first, _ = deployment.admin.watch(run.id)
+    assert len(first.committed) == 300
+    assert _fedft(deployment, "logs", run.id)["run"] == run.id
+    assert _fedft(deployment, "runs", "list")["runs"][0]["total_rounds"] == 40
+
+
+def test_every_method_has_a_schema(deployment: Deployment) -> None:
+    for method in ANSWERS:
+        result = CliRunner().invoke(app, ["admin", "schema", method])
+        assert json.loads(result.stdout)["title"] == ANSWERS[method].__name__
+
+
 def test_health_says_who_is_connected_and_the_page_for_monitors_agrees(deployment: Deployment) -> None:
     found = _fedft(deployment, "health")
     assert (found["status"], found["connected"], found["current_run"]) == ("ok", [], "")
@@ -79,11 +115,11 @@ def test_health_says_who_is_connected_and_the_page_for_monitors_agrees(deploymen
 
 def test_a_viewer_looks_and_changes_nothing(deployment: Deployment) -> None:
     viewer = _member(deployment, "auditor", "viewer")
-    assert viewer.call("ListClients", pb.ListClientsRequest())["clients"]
+    assert viewer.ask(Members, "ListClients", pb.ListClientsRequest()).clients
     before = deployment.call("ReadAuditLog", pb.AuditRequest())["entries"]
     for method, request in CHANGES:
         with pytest.raises(FedftError, match="FEDFT-6207"):
-            viewer.call(method, request)
+            viewer.ask(ANSWERS[method], method, request)
     with pytest.raises(FedftError, match="FEDFT-6207"):
         viewer.export(pb.ExportRequest(run="latest", kind="peft"), deployment.folder / "stolen")
     assert deployment.call("ReadAuditLog", pb.AuditRequest())["entries"] == before
@@ -94,7 +130,7 @@ def test_a_site_has_no_business_at_the_admin_service(deployment: Deployment) -> 
     write_admin_file(folder, deployment.settings.admin)
     for method, request in [("Health", pb.HealthRequest()), *CHANGES]:
         with pytest.raises(FedftError, match="FEDFT-6207"):
-            AdminClient(folder).call(method, request)
+            AdminClient(folder).ask(ANSWERS[method], method, request)
 
 
 def test_every_change_is_in_the_audit_log_with_who_and_what(deployment: Deployment) -> None:
@@ -111,10 +147,10 @@ def test_every_change_is_in_the_audit_log_with_who_and_what(deployment: Deployme
 
 def test_a_revoked_operator_is_out_at_once(deployment: Deployment) -> None:
     third = _member(deployment, "third", "operator")
-    assert third.call("Health", pb.HealthRequest())
+    assert third.ask(Health, "Health", pb.HealthRequest())
     _fedft(deployment, "clients", "revoke", "third")
     with pytest.raises(FedftError, match="FEDFT-7033"):
-        third.call("Health", pb.HealthRequest())
+        third.ask(Health, "Health", pb.HealthRequest())
 
 
 def test_a_name_has_one_key_until_it_is_replaced(deployment: Deployment) -> None:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import tomli_w
+from pydantic import ValidationError
 
+from fedft.coordinator.events import Event
 from fedft.errors import Code, FedftError
-from fedft.files import write_atomically
-from fedft.identity.site_files import CERTIFICATE
+from fedft.identity.site_files import ADMIN_FILE, CERTIFICATE
+from fedft.server.admin.answers import Answer, RunDetail, RunState
+from fedft.server.admin.documents import texts
+from fedft.server.event_stream import event_from_json
 from fedft.transport.rpc_errors import raised
 from fedft.transport.tls import TlsFiles, open_channel
 from fedft.wire.v1 import admin_pb2 as pb
 from fedft.wire.v1.admin_pb2_grpc import AdminStub
 
-_FILE = "admin.toml"
+A = TypeVar("A", bound=Answer)
+
 _CALL_SECONDS = 60.0
-
-
-def write_admin_file(folder: Path, address: str) -> None:
-    """Write ``admin.toml``, which says where the server is."""
-    write_atomically(folder / _FILE, tomli_w.dumps({"address": address}).encode())
 
 
 class AdminClient:
@@ -38,11 +36,11 @@ class AdminClient:
 
     def __init__(self, folder: Path) -> None:
         try:
-            self.address = str(tomllib.loads((folder / _FILE).read_text())["address"])
+            self.address = str(tomllib.loads((folder / ADMIN_FILE).read_text())["address"])
         except (OSError, ValueError, KeyError) as error:
             raise FedftError(
                 Code.SITE_SETTINGS_INVALID,
-                f"no usable {_FILE} in {folder}: {error}",
+                f"no usable {ADMIN_FILE} in {folder}: {error}",
                 hint="name the operator's folder with --admin or FEDFT_ADMIN",
             ) from None
         self._channel = open_channel(
@@ -50,17 +48,24 @@ class AdminClient:
         )
         self._stub = AdminStub(self._channel)
 
-    def call(self, method: str, request: Any) -> dict[str, Any]:
-        """Call a method and return its document."""
+    def ask(self, answer: type[A], method: str, request: Any) -> A:
+        """Call a method and return its answer; FEDFT-4002 when it is none of this kind."""
         with raised(self.address):
-            document = getattr(self._stub, method)(request, timeout=_CALL_SECONDS)
-        return _read(document)
+            reply = getattr(self._stub, method)(request, timeout=_CALL_SECONDS)
+            (text,) = texts([reply] if isinstance(reply, pb.Document) else reply)
+        return _parsed(answer, text)
 
-    def watch(self, run: str) -> Iterator[dict[str, Any]]:
-        """Yield what happens in a run until it ends."""
+    def watch(self, run: str) -> tuple[RunDetail, Iterator[Event | RunState]]:
+        """Return a run as it stands, and what happens in it: events, and how it stands at the end."""
+        stream = texts(self._stub.WatchRun(pb.RunRequest(run=run)))
         with raised(self.address):
-            for document in self._stub.WatchRun(pb.RunRequest(run=run)):
-                yield _read(document)
+            return _parsed(RunDetail, next(stream)), self._happenings(stream)
+
+    def _happenings(self, stream: Iterator[str]) -> Iterator[Event | RunState]:
+        with raised(self.address):
+            for text in stream:
+                event = event_from_json(text)
+                yield _parsed(RunState, text) if event is None else event
 
     def export(self, request: Any, out: Path) -> Path:
         """Write an export's files into a new folder; FEDFT-6008 when it holds something already."""
@@ -97,6 +102,12 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _read(document: Any) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(document.json)
-    return found
+def _parsed(answer: type[A], text: str) -> A:
+    try:
+        return answer.model_validate_json(text)
+    except ValidationError as error:
+        raise FedftError(
+            Code.MESSAGE_MALFORMED,
+            f"the server's answer is no {answer.__name__}: {error.errors()[0]['msg']}",
+            hint="run the same version of fedft on both ends",
+        ) from None
