@@ -12,8 +12,7 @@ from fedft.files import write_atomically
 from fedft.identity import keys
 from fedft.identity.documents import ServerBundle, make_request
 
-REQUEST, ADMIN_FILE = "admin.toml"
-CERTIFICATE = "request.json", "certificate.pem"
+REQUEST, CERTIFICATE, ADMIN_FILE = "request.json", "certificate.pem", "admin.toml"
 
 
 def make_identity(folder: Path, name: str, bundle: ServerBundle) -> Path:
