@@ -42,6 +42,24 @@ def test_the_sum_is_exactly_the_plain_one(case: tuple[int, int, Dropouts], large
 
 
 @pytest.mark.slow
+@settings(max_examples=3, deadline=None)
+@given(count=st.integers(41, 100), seed=st.integers(0, 2**32))
+def test_the_sum_of_many_clients_is_exactly_the_plain_one(count: int, seed: int) -> None:
+    federation = Federation(count)
+    rng = np.random.default_rng(seed)
+    gone = rng.permutation(count)[: federation.session.max_dropouts].tolist()
+    third = len(gone) // 3
+    dropouts = Dropouts(keys=gone[:third], masked=gone[third : 2 * third], unmask=gone[2 * third :])
+    vectors = random_vectors(count, 200, 2, seed)
+
+    federation.exchange_keys(dropouts)
+    result = federation.sum(vectors, 2, dropouts=dropouts)
+
+    assert set(result.survivors) == set(range(count)) - set(gone[: 2 * third])
+    assert np.array_equal(result.digits, plain_sum(vectors, result.survivors))
+
+
+@pytest.mark.slow
 def test_a_hundred_clients_a_third_of_whom_drop_out_on_the_way() -> None:
     federation = Federation(100)
     vectors = random_vectors(100, 1000, 2, 5)
