@@ -13,6 +13,7 @@ from fedft.cli.output import cell, new_table
 from fedft.report import facts
 from fedft.report.format import duration, metric_change, metric_name, metric_value, size
 from fedft.report.spending import spending
+from fedft.statements import PrivacyStatement
 from fedft.store import RoundRecord, RunRecord
 
 _STATUS_STYLE = {
@@ -75,15 +76,23 @@ def privacy_table(rounds: Sequence[RoundRecord]) -> Table | None:
     for row in rows:
         table.add_row(
             cell(row.client),
-            f"{row.epsilon:.3f}",
-            f"{row.delta:g}",
-            f"{row.noise_multiplier:.3f}",
-            f"{row.sample_rate:.3g}",
+            *_stated(row.statement),
             str(row.steps),
             str(row.rounds),
             cell(f"spent, refused round {row.spent_in}", "red") if row.spent_in else cell("covers it so far"),
         )
     return table
+
+
+def _stated(statement: PrivacyStatement | None) -> tuple[str, str, str, str]:
+    if statement is None:
+        return "–", "–", "–", "–"
+    return (
+        f"{statement.epsilon:.3f}",
+        f"{statement.delta:g}",
+        f"{statement.noise_multiplier:.3f}",
+        f"{statement.sample_rate:.3g}",
+    )
 
 
 def traffic_line(rounds: Sequence[RoundRecord]) -> str:

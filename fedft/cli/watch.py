@@ -17,7 +17,6 @@ from fedft.coordinator.events import (
 from fedft.report import facts
 from fedft.report.format import clean, duration, metric_name, metric_value, size
 from fedft.store import RoundRecord
-from fedft.store.records import PRIVACY
 
 COMPARISON = "comparison"
 _MOST_GROUPS = 12
@@ -142,8 +141,8 @@ def _clients(record: RoundRecord) -> list[str]:
         return []
     counts = facts.statuses(record.updates)
     others = describe_others(counts)
-    spent = [update.metrics.get(f"{PRIVACY}epsilon", 0.0) for update in record.updates]
-    epsilon = [f"epsilon {max(spent):.3g}"] if max(spent) else []
+    spent = [stated.epsilon for stated in facts.statements_of(record)]
+    epsilon = [f"epsilon {max(spent):.3g}"] if spent else []
     return [
         f"{counts['accepted']}/{len(record.updates)} clients{f' ({others})' if others else ''}",
         *epsilon,

@@ -11,9 +11,11 @@ import torch
 from fedft.aggregation import RoundAggregator
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
+from fedft.privacy.accounting.accountants import ACCOUNTANT
 from fedft.privacy.accounting.events import Budget
 from fedft.privacy.mechanisms.client_level import AdaptiveClip, ClientLevelMechanism
 from fedft.privacy.site.ledger import open_or_enrol
+from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
 from fedft.store import RoundRecord, RunStore, UpdateRecord
 from fedft.store.records import UNCLIPPED
 from fedft.tensors import Arrays
@@ -76,8 +78,8 @@ class CentralPrivacy:
 
     def release(
         self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]
-    ) -> tuple[Arrays, dict[str, float]]:
-        """Charge the round, and return the noised mean and what the round's record says of its privacy.
+    ) -> tuple[Arrays, PrivacyStatement]:
+        """Charge the round, and return the noised mean and what the server states of it.
 
         Raises:
             FedftError: FEDFT-8207 when the run's ε does not cover the round; FEDFT-8203 to 8208 (the ledger).
@@ -90,15 +92,18 @@ class CentralPrivacy:
             if update.status == "accepted" and UNCLIPPED in update.metrics:
                 self._mechanism.note(update.metrics[UNCLIPPED] == 1.0)
         mean = self._mechanism.release(torch.from_numpy(aggregator.total()))
-        facts = {
-            "epsilon": epsilon,
-            "delta": privacy.delta,
-            "noise_multiplier": event.noise_multiplier,
-            "sample_rate": event.sample_rate,
-            "max_norm": used,
-            "next_max_norm": self.max_norm,
-        }
-        return self._manifest.unflatten(mean.numpy()), facts
+        statement = PrivacyStatement(
+            mechanism=PrivacyMechanism.GAUSSIAN,
+            unit=PrivacyUnit.CLIENT,
+            noise_multiplier=event.noise_multiplier,
+            max_norm=used,
+            sample_rate=event.sample_rate,
+            steps=event.steps,
+            epsilon=epsilon,
+            delta=privacy.delta,
+            accountant=ACCOUNTANT,
+        )
+        return self._manifest.unflatten(mean.numpy()), statement
 
     def _charge(self, number: int) -> float:
         privacy = self._config.privacy
@@ -112,7 +117,7 @@ class CentralPrivacy:
 
 
 def _bound_after(rounds: Sequence[RoundRecord]) -> float:
-    return rounds[-1].privacy.get("next_max_norm", 0.0) if rounds else 0.0
+    return rounds[-1].next_max_norm if rounds else 0.0
 
 
 def _adaptive(config: RunConfig, noise_multiplier: float, expected: float) -> AdaptiveClip | None:

@@ -10,6 +10,7 @@ from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.coordinator.central_dp import CentralPrivacy
 from fedft.coordinator.sampling import select_cohort
+from fedft.statements import PrivacyStatement
 from fedft.store import RunStore, UpdateRecord
 from fedft.tensors import Arrays
 
@@ -30,8 +31,8 @@ class CentralMechanism(Protocol):
 
     def release(
         self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]
-    ) -> tuple[Arrays, dict[str, float]]:
-        """Return the mean that moves the state, and what the round's record says of its privacy."""
+    ) -> tuple[Arrays, PrivacyStatement | None]:
+        """Return the mean that moves the state, and what the server states of its own noise."""
 
 
 class ExactMean:
@@ -49,9 +50,9 @@ class ExactMean:
 
     def release(
         self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]
-    ) -> tuple[Arrays, dict[str, float]]:
-        """Return the mean; it says nothing of privacy."""
-        return aggregator.result(), {}
+    ) -> tuple[Arrays, None]:
+        """Return the mean; there is no noise to state anything of."""
+        return aggregator.result(), None
 
 
 def central_mechanism(

@@ -11,6 +11,7 @@ from fedft.coordinator.broadcast import read_reply
 from fedft.coordinator.exchange import Answer
 from fedft.coordinator.statements import stated_privacy
 from fedft.errors import Code, FedftError
+from fedft.statements import PrivacyStatement
 from fedft.store import UpdateRecord
 from fedft.wire import Refusal, Update
 from fedft.wire.peer_error import as_peer_error
@@ -19,10 +20,7 @@ from fedft.wire.peer_error import as_peer_error
 def record_reply(
     answer: Answer, aggregator: RoundAggregator, max_bytes: int, privacy: PrivacySection
 ) -> UpdateRecord:
-    """Offer the client's update to the aggregator; whatever is wrong with it harms this client only.
-
-    What a private update states goes into the record's metrics, under names that begin with ``privacy.``.
-    """
+    """Offer the client's update to the aggregator; whatever is wrong with it harms this client only."""
     if answer.failure:
         return answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
     try:
@@ -40,7 +38,8 @@ def record_reply(
         weight=verdict.weight,
         num_examples=reply.num_examples,
         digest=hashlib.sha256(answer.envelope).hexdigest(),
-        metrics=dict(reply.metrics) | stated,
+        metrics=dict(reply.metrics),
+        privacy=stated,
     )
 
 
@@ -64,6 +63,7 @@ def answer_record(
     num_examples: int = 0,
     digest: str = "",
     metrics: dict[str, float] | None = None,
+    privacy: PrivacyStatement | None = None,
 ) -> UpdateRecord:
     """Return the record of an answer: what was decided, and the bytes and seconds that it took."""
     request = answer.request
@@ -80,4 +80,5 @@ def answer_record(
         bytes_setup=request.bytes_setup,
         seconds=answer.seconds,
         metrics=metrics or {},
+        privacy=privacy,
     )

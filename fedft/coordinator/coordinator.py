@@ -173,7 +173,7 @@ class Coordinator:
             self._refuse(number, updates, len(cohort))
         with timer.phase("aggregation"):
             seed = self.book.codec_seed(number + 1)
-            mean, spent = self.release.release(number, aggregator, updates)
+            mean, stated = self.release.release(number, aggregator, updates)
             new = self.book.downlink().apply(step.state, mean, step.residual, seed)
         evaluations = self._evaluations(number, new.state, timer)
         record = timer.record(
@@ -182,7 +182,8 @@ class Coordinator:
             updates=updates,
             evaluations=evaluations,
             residual_digest="" if new.residual is None else state_digest(new.residual),
-            privacy=spent,
+            privacy=stated,
+            next_max_norm=self.release.max_norm,
         )
         self._commit(record, new.state, new.residual, deliveries)
         self.participation.note(number, updates)

@@ -80,6 +80,7 @@ def _joined(record: UpdateRecord, sketch: UpdateRecord | None) -> UpdateRecord:
         bytes_setup=record.bytes_setup + sketch.bytes_setup,
         seconds=record.seconds + sketch.seconds,
         metrics=record.metrics | sketch.metrics,
+        privacy=sketch.privacy,
     )
 
 

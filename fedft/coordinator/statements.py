@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from fedft.config.schema import PrivacySection
 from fedft.errors import Code, FedftError
-from fedft.store.records import PRIVACY, UNCLIPPED
-from fedft.wire import PrivacyMechanism, PrivacyUnit, Update
+from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
+from fedft.store.records import UNCLIPPED
+from fedft.wire import Update
 
-_FIELDS = ("epsilon", "delta", "noise_multiplier", "sample_rate", "steps")
 
-
-def stated_privacy(update: Update, privacy: PrivacySection) -> dict[str, float]:
-    """Return an update's privacy statement as metrics, empty for a run that is not private.
+def stated_privacy(update: Update, privacy: PrivacySection) -> PrivacyStatement | None:
+    """Return an update's privacy statement, None in a run whose updates are not private.
 
     Raises:
         FedftError: FEDFT-5017 where a private run's update states nothing, or something else than was asked.
@@ -19,20 +18,21 @@ def stated_privacy(update: Update, privacy: PrivacySection) -> dict[str, float]:
     """
     statement = update.privacy
     if privacy.mechanism == "none":
-        return {}
+        return None
     if privacy.mechanism == "client":
         _require_bit(update, privacy)
-        return {}
+        return None
     if statement is None:
         raise _refused("states nothing about its privacy, and the run is private")
     kind = (statement.mechanism, statement.unit)
     if kind != (PrivacyMechanism.DP_SGD, PrivacyUnit.EXAMPLE):
         raise _refused(f"states {statement.mechanism} for one {statement.unit}")
-    for name in ("delta", "max_grad_norm"):
-        asked, stated = getattr(privacy, name), getattr(statement, name)
+    asked_for = {"delta": privacy.delta, "max_norm": privacy.max_grad_norm}
+    for name, asked in asked_for.items():
+        stated = getattr(statement, name)
         if stated != asked:
             raise _refused(f"states {name} {stated:g}, the run asks for {asked:g}")
-    return {f"{PRIVACY}{name}": float(getattr(statement, name)) for name in _FIELDS}
+    return statement
 
 
 def _require_bit(update: Update, privacy: PrivacySection) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from fedft.statements import PrivacyStatement
 from fedft.store import EvaluationRecord, RoundRecord, UpdateRecord
 
 
@@ -33,7 +34,8 @@ class PhaseTimer:
         updates: Sequence[UpdateRecord],
         evaluations: Sequence[EvaluationRecord],
         residual_digest: str = "",
-        privacy: dict[str, float] | None = None,
+        privacy: PrivacyStatement | None = None,
+        next_max_norm: float = 0.0,
     ) -> RoundRecord:
         """Return the round's record with the times so far."""
         seconds = time.monotonic() - self._start
@@ -45,5 +47,6 @@ class PhaseTimer:
             dict(self._phases),
             tuple(updates),
             tuple(evaluations),
-            privacy=privacy or {},
+            privacy=privacy,
+            next_max_norm=next_max_norm,
         )

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from fedft.statements import PrivacyStatement
 from fedft.store import EvaluationRecord, RoundRecord, UpdateRecord
 
 PREFERRED = ("exact_match", "accuracy", "perplexity", "loss")
@@ -84,6 +85,12 @@ def peak_memory(rounds: Iterable[RoundRecord]) -> float | None:
     """Return the most bytes that a client's training held above its start; None where nobody said."""
     held = [update.metrics.get("peak_memory", 0.0) for record in rounds for update in record.updates]
     return max(held, default=0.0) or None
+
+
+def statements_of(record: RoundRecord) -> list[PrivacyStatement]:
+    """Return what was stated about the privacy of a round, by its clients or by the server."""
+    stated = (record.privacy, *(update.privacy for update in record.updates))
+    return [statement for statement in stated if statement is not None]
 
 
 def statuses(updates: Iterable[UpdateRecord]) -> dict[str, int]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fedft.errors import Code
+from fedft.statements import PrivacyStatement
 from fedft.store import RoundRecord
-from fedft.store.records import PRIVACY
 
 EVERY_CLIENT = "any one client"
 """Stands for a client where the unit of privacy is a client."""
@@ -19,10 +19,7 @@ class Spending:
 
     Attributes:
         client: its key.
-        epsilon: spent in the run so far, lost and repeated rounds included.
-        delta: the δ of the statement.
-        noise_multiplier: of its steps.
-        sample_rate: of its batches.
+        statement: its last one, of what the run has cost it so far; None before the first.
         steps: private steps of the counted updates.
         rounds: counted updates.
         spent_in: the round that its budget did not cover, 0 if there was none.
@@ -30,13 +27,14 @@ class Spending:
     """
 
     client: str
-    epsilon: float = 0.0
-    delta: float = 0.0
-    noise_multiplier: float = 0.0
-    sample_rate: float = 0.0
+    statement: PrivacyStatement | None = None
     steps: int = 0
     rounds: int = 0
     spent_in: int = 0
+
+    def after(self, statement: PrivacyStatement) -> Spending:
+        """Add a release."""
+        return replace(self, statement=statement, steps=self.steps + statement.steps, rounds=self.rounds + 1)
 
 
 def spending(rounds: Iterable[RoundRecord]) -> list[Spending]:
@@ -46,38 +44,12 @@ def spending(rounds: Iterable[RoundRecord]) -> list[Spending]:
     """
     rows: dict[str, Spending] = {}
     for record in rounds:
-        if record.privacy:
-            rows[EVERY_CLIENT] = _of_the_server(record, rows.get(EVERY_CLIENT))
+        if record.privacy is not None:
+            rows[EVERY_CLIENT] = rows.get(EVERY_CLIENT, Spending(EVERY_CLIENT)).after(record.privacy)
         for update in record.updates:
             before = rows.get(update.client, Spending(update.client))
-            stated = {
-                name.removeprefix(PRIVACY): value
-                for name, value in update.metrics.items()
-                if name.startswith(PRIVACY)
-            }
-            if update.status == "accepted" and stated:
-                rows[update.client] = Spending(
-                    update.client,
-                    epsilon=stated["epsilon"],
-                    delta=stated["delta"],
-                    noise_multiplier=stated["noise_multiplier"],
-                    sample_rate=stated["sample_rate"],
-                    steps=before.steps + int(stated["steps"]),
-                    rounds=before.rounds + 1,
-                )
+            if update.privacy is not None:
+                rows[update.client] = before.after(update.privacy)
             elif update.code == Code.BUDGET_SPENT:
                 rows[update.client] = replace(before, spent_in=record.round)
     return [rows[client] for client in sorted(rows)]
-
-
-def _of_the_server(record: RoundRecord, before: Spending | None) -> Spending:
-    count = (before.rounds if before else 0) + 1
-    return Spending(
-        EVERY_CLIENT,
-        epsilon=record.privacy["epsilon"],
-        delta=record.privacy["delta"],
-        noise_multiplier=record.privacy["noise_multiplier"],
-        sample_rate=record.privacy["sample_rate"],
-        steps=count,
-        rounds=count,
-    )

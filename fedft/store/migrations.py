@@ -53,6 +53,37 @@ _TABLES = (
 _PRIVACY_OF_ROUNDS = ("ALTER TABLE rounds ADD COLUMN privacy JSON NOT NULL DEFAULT '{}'",)
 _NUMBERED_BY_SQLITE = ("DROP TABLE IF EXISTS meta",)
 
+_STATEMENTS = (
+    "ALTER TABLE rounds ADD COLUMN next_max_norm FLOAT NOT NULL DEFAULT 0",
+    "ALTER TABLE updates ADD COLUMN privacy JSON NOT NULL DEFAULT 'null'",
+    """
+    UPDATE rounds SET next_max_norm = json_extract(privacy, '$.next_max_norm'), privacy = json_object(
+        'mechanism', 'gaussian', 'unit', 'client',
+        'noise_multiplier', json_extract(privacy, '$.noise_multiplier'),
+        'max_norm', json_extract(privacy, '$.max_norm'),
+        'sample_rate', json_extract(privacy, '$.sample_rate'), 'steps', 1,
+        'epsilon', json_extract(privacy, '$.epsilon'), 'delta', json_extract(privacy, '$.delta'),
+        'accountant', '') WHERE privacy != '{}'
+    """,
+    "UPDATE rounds SET privacy = 'null' WHERE privacy = '{}'",
+    """
+    UPDATE updates SET privacy = json_object(
+        'mechanism', 'dp-sgd', 'unit', 'example',
+        'noise_multiplier', json_extract(metrics, '$."privacy.noise_multiplier"'), 'max_norm', 0.0,
+        'sample_rate', json_extract(metrics, '$."privacy.sample_rate"'),
+        'steps', CAST(json_extract(metrics, '$."privacy.steps"') AS INTEGER),
+        'epsilon', json_extract(metrics, '$."privacy.epsilon"'),
+        'delta', json_extract(metrics, '$."privacy.delta"'), 'accountant', '')
+        WHERE instr(metrics, '"privacy.epsilon"')
+    """,
+    """
+    UPDATE updates SET metrics = json_remove(metrics, '$."privacy.noise_multiplier"',
+        '$."privacy.sample_rate"', '$."privacy.steps"', '$."privacy.epsilon"', '$."privacy.delta"')
+        WHERE instr(metrics, '"privacy.epsilon"')
+    """,
+)
+"""Statements as values of their own; what earlier versions did not keep of them is 0 or empty."""
+
 
 def _unnumbered(connection: sqlite3.Connection) -> int:
     """Return the version that versions 1 and 2 kept in a table of their own; 0 for a new file."""
@@ -63,7 +94,7 @@ def _unnumbered(connection: sqlite3.Connection) -> int:
 
 RUN_STORE = Schema(
     "a run store",
-    (_TABLES, _PRIVACY_OF_ROUNDS, _NUMBERED_BY_SQLITE),
+    (_TABLES, _PRIVACY_OF_ROUNDS, _NUMBERED_BY_SQLITE, _STATEMENTS),
     unusable=Code.STORE_UNUSABLE,
     unknown=Code.STORE_FORMAT_UNKNOWN,
     unnumbered=_unnumbered,

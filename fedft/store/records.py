@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fedft.statements import PrivacyStatement
+
 RunStatus = Literal["created", "running", "interrupted", "failed", "completed"]
 UpdateStatus = Literal["accepted", "refused", "failed", "late"]
 Scope = str
 """Who evaluated: "central", "federated", "pooled" (trained on all data at once), "alone:<client>"."""
-
-PRIVACY = "privacy."
-"""Begins the names of the metrics of an update that hold what its client stated about its privacy."""
 
 UNCLIPPED = "unclipped"
 """Name of the metric of an update that is 1 if it was within the round's bound, 0 if it was clipped to it."""
@@ -41,7 +40,10 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class UpdateRecord:
-    """One client's part in one round. ``bytes_down`` excludes ``bytes_setup`` (configuration and frame)."""
+    """One client's part in one round. ``bytes_down`` excludes ``bytes_setup`` (configuration and frame).
+
+    ``privacy`` is what the client stated, None for a round whose updates are not private.
+    """
 
     client: str
     status: UpdateStatus
@@ -55,6 +57,7 @@ class UpdateRecord:
     bytes_setup: int = 0
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    privacy: PrivacyStatement | None = None
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,9 @@ class Delivery:
 class RoundRecord:
     """A committed round; round 0 is the state before training.
 
-    ``residual_digest`` names what the broadcast's codec left out, empty without a codec. ``privacy`` says
-    what the server's own noise costs (client-level privacy), empty without it.
+    ``residual_digest`` names what the broadcast's codec left out, empty without a codec. ``privacy`` is what
+    the server states of its own noise (client-level privacy), None without it; ``next_max_norm`` is then the
+    bound of the next round's updates.
     """
 
     round: int
@@ -95,4 +99,5 @@ class RoundRecord:
     updates: tuple[UpdateRecord, ...] = ()
     evaluations: tuple[EvaluationRecord, ...] = ()
     committed_at: str = ""
-    privacy: dict[str, float] = field(default_factory=dict)
+    privacy: PrivacyStatement | None = None
+    next_max_norm: float = 0.0

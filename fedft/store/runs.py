@@ -336,6 +336,7 @@ def _round_values(record: RoundRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "phases": record.phases,
         "privacy": record.privacy,
+        "next_max_norm": record.next_max_norm,
         "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

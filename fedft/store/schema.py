@@ -2,9 +2,42 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, Float, ForeignKey, Integer, MetaData, String, Table, Text
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+)
+
+from fedft.statements import PrivacyStatement
 
 metadata = MetaData()
+
+
+class Statement(TypeDecorator[PrivacyStatement | None]):
+    """A privacy statement as JSON; ``null`` where nothing is stated."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: PrivacyStatement | None, dialect: Dialect) -> Any:
+        """Return what JSON takes."""
+        return None if value is None else asdict(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> PrivacyStatement | None:
+        """Return the statement."""
+        return PrivacyStatement.of(value)
+
 
 runs = Table(
     "runs",
@@ -31,7 +64,8 @@ rounds = Table(
     Column("residual_digest", String, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("phases", JSON, nullable=False),
-    Column("privacy", JSON, nullable=False),
+    Column("privacy", Statement, nullable=False),
+    Column("next_max_norm", Float, nullable=False),
     Column("committed_at", String, nullable=False),
 )
 
@@ -52,6 +86,7 @@ updates = Table(
     Column("bytes_setup", Integer, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("metrics", JSON, nullable=False),
+    Column("privacy", Statement, nullable=False),
 )
 
 evaluations = Table(

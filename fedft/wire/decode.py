@@ -17,6 +17,7 @@ from fedft.codecs.spec import (
     TernaryParams,
 )
 from fedft.errors import Code, FedftError
+from fedft.statements import PrivacyStatement
 from fedft.wire.bounds import check_fields
 from fedft.wire.enums import DENSE_TYPES, KINDS, MECHANISMS, RULES, UNITS
 from fedft.wire.messages import (
@@ -26,7 +27,6 @@ from fedft.wire.messages import (
     Instruction,
     ModelRef,
     NeedSetup,
-    PrivacyStatement,
     Refusal,
     Reply,
     RoundRef,
@@ -150,7 +150,7 @@ def _hello(hello: pb.Hello) -> Hello:
 
 
 def _privacy(message: pb.PrivacyStatement) -> PrivacyStatement:
-    names = ("noise_multiplier", "max_grad_norm", "sample_rate", "epsilon", "delta")
+    names = ("noise_multiplier", "max_norm", "sample_rate", "epsilon", "delta")
     for name in names:
         value = getattr(message, name)
         # An infinite epsilon is an honest statement; anything else must be a finite number.
@@ -159,7 +159,7 @@ def _privacy(message: pb.PrivacyStatement) -> PrivacyStatement:
         mechanism=MECHANISMS.word(message.mechanism),
         unit=UNITS.word(message.unit),
         noise_multiplier=message.noise_multiplier,
-        max_grad_norm=message.max_grad_norm,
+        max_norm=message.max_norm,
         sample_rate=message.sample_rate,
         steps=_count(message.steps, "steps"),
         epsilon=message.epsilon,

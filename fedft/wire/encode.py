@@ -13,6 +13,7 @@ from fedft.codecs.spec import (
     TernaryParams,
 )
 from fedft.errors import Code, FedftError
+from fedft.statements import PrivacyStatement
 from fedft.wire.enums import DENSE_TYPES, KINDS, MECHANISMS, RULES, UNITS
 from fedft.wire.messages import (
     Evaluation,
@@ -20,7 +21,6 @@ from fedft.wire.messages import (
     Instruction,
     ModelRef,
     NeedSetup,
-    PrivacyStatement,
     Refusal,
     Reply,
     RoundRef,
@@ -122,7 +122,7 @@ def _privacy(statement: PrivacyStatement) -> pb.PrivacyStatement:
         mechanism=MECHANISMS.number(statement.mechanism),
         unit=UNITS.number(statement.unit),
         noise_multiplier=statement.noise_multiplier,
-        max_grad_norm=statement.max_grad_norm,
+        max_norm=statement.max_norm,
         sample_rate=statement.sample_rate,
         steps=statement.steps,
         epsilon=statement.epsilon,

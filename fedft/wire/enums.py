@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 
 from fedft.codecs.spec import DenseType, TernaryRule
 from fedft.errors import Code, FedftError
-from fedft.wire.messages import InstructionKind, PrivacyMechanism, PrivacyUnit
+from fedft.statements import PrivacyMechanism, PrivacyUnit
+from fedft.wire.messages import InstructionKind
 
 Word = TypeVar("Word", bound=str)
 
@@ -40,7 +41,9 @@ KINDS: Words[InstructionKind] = Words(
         InstructionKind.SKETCH: 4,
     },
 )
-MECHANISMS: Words[PrivacyMechanism] = Words("privacy mechanism", {PrivacyMechanism.DP_SGD: 1})
+MECHANISMS: Words[PrivacyMechanism] = Words(
+    "privacy mechanism", {PrivacyMechanism.DP_SGD: 1, PrivacyMechanism.GAUSSIAN: 2}
+)
 UNITS: Words[PrivacyUnit] = Words("privacy unit", {PrivacyUnit.EXAMPLE: 1, PrivacyUnit.CLIENT: 2})
 DENSE_TYPES: Words[DenseType] = Words("dense type", {"float32": 1, "bfloat16": 2})
 RULES: Words[TernaryRule] = Words("ternary rule", {"least_squares": 1, "compeft": 2})

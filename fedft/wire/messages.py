@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fedft.codecs.spec import CodecSpec, Shard
+from fedft.statements import PrivacyStatement
 
 
 class InstructionKind(StrEnum):
@@ -16,19 +17,6 @@ class InstructionKind(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     SKETCH = "sketch"
-
-
-class PrivacyMechanism(StrEnum):
-    """How the update was made private."""
-
-    DP_SGD = "dp-sgd"
-
-
-class PrivacyUnit(StrEnum):
-    """Whose presence the guarantee hides."""
-
-    EXAMPLE = "example"
-    CLIENT = "client"
 
 
 @dataclass(frozen=True)
@@ -47,21 +35,6 @@ class ModelRef:
     frame_digest: str
     manifest_digest: str
     global_state_digest: str
-
-
-@dataclass(frozen=True)
-class PrivacyStatement:
-    """What a client says about the privacy of its update; ``epsilon`` is its spending in the run so far."""
-
-    mechanism: PrivacyMechanism
-    unit: PrivacyUnit
-    noise_multiplier: float
-    max_grad_norm: float
-    sample_rate: float
-    steps: int
-    epsilon: float
-    delta: float
-    accountant: str
 
 
 @dataclass(frozen=True)

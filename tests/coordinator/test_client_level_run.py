@@ -20,6 +20,7 @@ from fedft.errors import FedftError
 from fedft.privacy.mechanisms import client_level
 from fedft.report.page import render
 from fedft.report.spending import EVERY_CLIENT, spending
+from fedft.statements import PrivacyStatement
 from fedft.store import RoundRecord, RunRecord, RunStore
 from fedft.wire import Instruction, InstructionKind, ModelRef, RoundRef
 from tests.federation import run_inline, tiny_config
@@ -55,17 +56,21 @@ def _trained(store: RunStore, run: RunRecord) -> list[RoundRecord]:
     return [record for record in store.rounds(run.id) if record.round]
 
 
+def _stated(store: RunStore, run: RunRecord) -> list[PrivacyStatement]:
+    return [record.privacy for record in _trained(store, run) if record.privacy is not None]
+
+
 def test_the_ledger_and_the_record_hold_what_the_accountant_says(tmp_path: Path) -> None:
     _, store, run = _run(tmp_path)
 
-    spent = [record.privacy for record in _trained(store, run)]
-    sigma = spent[0]["noise_multiplier"]
+    spent = _stated(store, run)
+    sigma = spent[0].noise_multiplier
     for number, row in enumerate(spent, start=1):
         composed = pld.privacy_loss_distribution.from_gaussian_mechanism(sigma / number**0.5)
-        assert row["epsilon"] == pytest.approx(composed.get_epsilon_for_delta(1e-3), rel=5e-3)
-    assert 4.95 < spent[-1]["epsilon"] <= 5.0
+        assert row.epsilon == pytest.approx(composed.get_epsilon_for_delta(1e-3), rel=5e-3)
+    assert 4.95 < spent[-1].epsilon <= 5.0
     (row,) = spending(store.rounds(run.id))
-    assert (row.client, row.rounds, row.epsilon) == (EVERY_CLIENT, 3, spent[-1]["epsilon"])
+    assert (row.client, row.rounds, row.statement) == (EVERY_CLIENT, 3, spent[-1])
     page = " ".join(render(run, store.rounds(run.id), store.events(run.id)).split())
     assert "the bound of one client's update 0.01 in the last round" in page
 
@@ -108,7 +113,7 @@ def test_a_bound_that_follows_the_norms_goes_on_after_an_interruption(
     adaptive = {"privacy.clip_quantile": 0.5, "privacy.client_max_norm": 1e-6, "rounds.total": 4}
     config, store, run = _run(tmp_path, **adaptive)
 
-    bounds = [(r.privacy["max_norm"], r.privacy["next_max_norm"]) for r in _trained(store, run)]
+    bounds = [(r.privacy.max_norm, r.next_max_norm) for r in _trained(store, run) if r.privacy]
     # Every update is clipped: b = 0, so the bound grows by exp(rate · quantile) each round.
     for number, (used, following) in enumerate(bounds):
         assert used == pytest.approx(1e-6 * np.exp(0.1) ** number, rel=1e-6)
@@ -144,7 +149,7 @@ def test_clients_are_drawn_one_by_one_and_a_round_may_have_none(
 
     assert [len(record.updates) for record in _trained(store, run)] == [1, 0, 3]
     assert all(_norm(store, run, number) > 0 for number in (1, 2, 3))
-    assert _trained(store, run)[0].privacy["sample_rate"] == 0.5
+    assert _stated(store, run)[0].sample_rate == 0.5
 
 
 def test_rounds_that_are_repeated_are_charged_again_and_end_where_the_budget_does(tmp_path: Path) -> None:

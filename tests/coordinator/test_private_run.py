@@ -21,9 +21,10 @@ from fedft.privacy.accounting.events import merge
 from fedft.privacy.site.ledger import Ledger
 from fedft.report.page import render
 from fedft.report.spending import spending
+from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
 from fedft.store import RunRecord, RunStore, UpdateRecord
 from fedft.training.private_schedule import private_rounds, private_sketch_of
-from fedft.wire import PrivacyMechanism, PrivacyStatement, PrivacyUnit, Update, encode_reply, seal
+from fedft.wire import Update, encode_reply, seal
 from tests.federation import run_inline, tiny_config
 
 PRIVATE = {
@@ -81,7 +82,8 @@ def test_the_ledgers_hold_what_the_accountant_says_of_the_configuration(tmp_path
         assert ledger(state, run, client).events("train") == [whole]
     assert ledger(state, run, CLIENTS[0]).claim("train", 1e-3).epsilon == expected
     last = [update for number, update in updates(store, run) if number == 3]
-    assert [update.metrics["privacy.epsilon"] for update in last] == pytest.approx([expected] * 3, rel=1e-3)
+    stated = [update.privacy for update in last]
+    assert [s.epsilon for s in stated if s] == pytest.approx([expected] * 3, rel=1e-3)
     assert {update.weight for update in last} == {1}
     assert {update.num_examples for update in last} == {0}
 
@@ -109,9 +111,11 @@ def test_a_client_whose_budget_is_spent_is_asked_no_more(tmp_path: Path, state: 
     assert [rows[client].spent_in for client in CLIENTS] == [0, 2, 0]
     assert [rows[client].rounds for client in CLIENTS] == [3, 1, 3]
     assert rows["client-000"].steps == 6
+    paid = rows["client-000"].statement
+    assert paid is not None
     page = " ".join(render(run, store.rounds(run.id), store.events(run.id)).split())
     assert "spent, refused round 2" in page
-    assert f"<td>{rows['client-000'].epsilon:.3f}</td>" in page
+    assert f"<td>{paid.epsilon:.3f}</td>" in page
     kinds = [event["kind"] for event in store.events(run.id)]
     assert kinds.count("budget-spent") == 1
     assert store.run(run.id).status == "completed"
@@ -175,7 +179,7 @@ def test_a_frame_of_sketches_is_charged_before_the_rounds(tmp_path: Path, state:
         assert charged == [0, 1, 2]
         assert book.events("train") == merge([sketch.event(), rounds.run_event()])
     first = store.rounds(run.id)[0]
-    assert {round(update.metrics["privacy.epsilon"], 2) for update in first.updates} == {1.5}
+    assert {round(update.privacy.epsilon, 2) for update in first.updates if update.privacy} == {1.5}
     frames = FrameSet.from_bytes(store.read_frame(store.run(run.id).frame_digest))
     assert all(not frame.r0.any() for frame in frames.values())
     assert len(frames) == 14
@@ -226,7 +230,7 @@ STATED = PrivacyStatement(PrivacyMechanism.DP_SGD, PrivacyUnit.EXAMPLE, 1.0, 1.0
     [
         None,
         replace(STATED, unit=PrivacyUnit.CLIENT),
-        replace(STATED, max_grad_norm=2.0),
+        replace(STATED, max_norm=2.0),
         replace(STATED, delta=1e-2),
     ],
 )

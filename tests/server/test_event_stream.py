@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from fedft.coordinator.events import (
     ClientAnswered,
@@ -12,9 +13,11 @@ from fedft.coordinator.events import (
     RunStarted,
 )
 from fedft.server.event_stream import EventStream, Subscription, event_from_json, event_to_json
+from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
 from fedft.store import EvaluationRecord, RoundRecord, UpdateRecord
 
-UPDATE = UpdateRecord("a", "accepted", weight=3, metrics={"train_loss": 0.5})
+STATED = PrivacyStatement(PrivacyMechanism.DP_SGD, PrivacyUnit.EXAMPLE, 1.1, 0.5, 0.01, 4, 2.75, 1e-5, "pld")
+UPDATE = UpdateRecord("a", "accepted", weight=3, metrics={"train_loss": 0.5}, privacy=STATED)
 RECORD = RoundRecord(
     1,
     "ab",
@@ -22,6 +25,8 @@ RECORD = RoundRecord(
     phases={"training": 1.0},
     updates=(UPDATE,),
     evaluations=(EvaluationRecord("central", "", 5, {"loss": 1.0}),),
+    privacy=replace(STATED, mechanism=PrivacyMechanism.GAUSSIAN, unit=PrivacyUnit.CLIENT),
+    next_max_norm=0.25,
 )
 EVENTS = [
     RunStarted("r", "name", 1, 3),

@@ -10,6 +10,7 @@ from fedft.codecs.spec import (
     Shard,
     TernaryParams,
 )
+from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
 from fedft.wire import (
     Acknowledgement,
     Evaluation,
@@ -18,9 +19,6 @@ from fedft.wire import (
     InstructionKind,
     ModelRef,
     NeedSetup,
-    PrivacyMechanism,
-    PrivacyStatement,
-    PrivacyUnit,
     Refusal,
     Reply,
     RoundRef,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
-
 from fedft.client.site.enforcement import PolicyEnforcer
 from fedft.client.site.folders import checked_name, state_folder
 from fedft.client.site.identity import ClientIdentity
 from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.codecs import Manifest
 from fedft.errors import Code, FedftError
+from fedft.privacy.accounting.accountants import ACCOUNTANT
+from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
 from fedft.training.private_client import sketch_of, train_client
 from fedft.training.private_schedule import PrivateRounds, private_rounds, private_sketch_of
-from fedft.wire import Instruction, PrivacyMechanism, PrivacyStatement, PrivacyUnit
+from fedft.wire import Instruction
 
 
 def train_charged(
@@ -59,12 +59,12 @@ def _statement(
         mechanism=PrivacyMechanism.DP_SGD,
         unit=PrivacyUnit.EXAMPLE,
         noise_multiplier=rounds.noise_multiplier,
-        max_grad_norm=bound,
+        max_norm=bound,
         sample_rate=rounds.event().sample_rate,
         steps=rounds.steps,
         epsilon=epsilon,
         delta=runtime.config.privacy.delta,
-        accountant=f"pld, dp-accounting {version('dp-accounting')}",
+        accountant=ACCOUNTANT,
     )
 
 

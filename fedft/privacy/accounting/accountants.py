@@ -14,6 +14,7 @@ import functools
 import math
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,10 @@ def attack_epsilon(event: PrivacyEvent, delta: float) -> float:
     hits = stats.norm.sf((thresholds[:, None] - counts) / spread) @ taken.pmf(counts)
     gain = np.log(np.maximum(hits - delta, 1e-300)) - np.log(np.maximum(without, 1e-300))
     return max(0.0, float(gain[without > 1e-290].max()))
+
+
+ACCOUNTANT = f"pld, dp-accounting {version('dp-accounting')}"
+"""What computes ε here, as statements name it."""
 
 
 def claim(events: Iterable[PrivacyEvent], delta: float, *, enough: float = -1.0) -> Claim:

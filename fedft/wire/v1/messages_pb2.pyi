@@ -12,6 +12,7 @@ class PrivacyMechanism(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     PRIVACY_MECHANISM_UNSPECIFIED: _ClassVar[PrivacyMechanism]
     PRIVACY_MECHANISM_DP_SGD: _ClassVar[PrivacyMechanism]
+    PRIVACY_MECHANISM_GAUSSIAN: _ClassVar[PrivacyMechanism]
 
 class PrivacyUnit(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -28,6 +29,7 @@ class InstructionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INSTRUCTION_KIND_SKETCH: _ClassVar[InstructionKind]
 PRIVACY_MECHANISM_UNSPECIFIED: PrivacyMechanism
 PRIVACY_MECHANISM_DP_SGD: PrivacyMechanism
+PRIVACY_MECHANISM_GAUSSIAN: PrivacyMechanism
 PRIVACY_UNIT_UNSPECIFIED: PrivacyUnit
 PRIVACY_UNIT_EXAMPLE: PrivacyUnit
 PRIVACY_UNIT_CLIENT: PrivacyUnit
@@ -58,11 +60,11 @@ class ModelRef(_message.Message):
     def __init__(self, base_digest: _Optional[bytes] = ..., frame_digest: _Optional[bytes] = ..., manifest_digest: _Optional[bytes] = ..., global_state_digest: _Optional[bytes] = ...) -> None: ...
 
 class PrivacyStatement(_message.Message):
-    __slots__ = ("mechanism", "unit", "noise_multiplier", "max_grad_norm", "sample_rate", "steps", "epsilon", "delta", "accountant")
+    __slots__ = ("mechanism", "unit", "noise_multiplier", "max_norm", "sample_rate", "steps", "epsilon", "delta", "accountant")
     MECHANISM_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
-    MAX_GRAD_NORM_FIELD_NUMBER: _ClassVar[int]
+    MAX_NORM_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     EPSILON_FIELD_NUMBER: _ClassVar[int]
@@ -71,13 +73,13 @@ class PrivacyStatement(_message.Message):
     mechanism: PrivacyMechanism
     unit: PrivacyUnit
     noise_multiplier: float
-    max_grad_norm: float
+    max_norm: float
     sample_rate: float
     steps: int
     epsilon: float
     delta: float
     accountant: str
-    def __init__(self, mechanism: _Optional[_Union[PrivacyMechanism, str]] = ..., unit: _Optional[_Union[PrivacyUnit, str]] = ..., noise_multiplier: _Optional[float] = ..., max_grad_norm: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., accountant: _Optional[str] = ...) -> None: ...
+    def __init__(self, mechanism: _Optional[_Union[PrivacyMechanism, str]] = ..., unit: _Optional[_Union[PrivacyUnit, str]] = ..., noise_multiplier: _Optional[float] = ..., max_norm: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., accountant: _Optional[str] = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("round", "model", "client_id", "update_seq", "num_examples", "shards", "metrics", "privacy", "required_features")
