@@ -82,6 +82,7 @@ class Code(StrEnum):
     UNKNOWN_NAME = "FEDFT-1010", Kind.USAGE
     EXTENSION_UNUSABLE = "FEDFT-1011", Kind.USAGE
     EXTENSION_CONFLICT = "FEDFT-1012", Kind.USAGE
+    PRIVACY_PART_MISSING = "FEDFT-1013", Kind.USAGE
 
     # 2xxx Models, adapters and frames
     MODEL_NOT_FOUND = "FEDFT-2001"

@@ -13,6 +13,7 @@ from fedft.registry import Registry
 if TYPE_CHECKING:
     from fedft.adapters.initialisers.interface import Initialiser
     from fedft.methods.interface import Method
+    from fedft.privacy.models.interface import PrivacyModel
     from fedft.quant.interface import QuantFormat
     from fedft.training.task import Task
 
@@ -55,4 +56,15 @@ QUANT: Registry[QuantFormat] = Registry(
     "fedft.quant",
     "fedft.quant.interface:QuantFormat",
     {"nf4": "fedft.quant.nf4:NF4", "int8": "fedft.quant.int8:INT8"},
+)
+
+PRIVACY_MODELS: Registry[PrivacyModel] = Registry(
+    "privacy mechanism",
+    "fedft.privacy",
+    "fedft.privacy.models.interface:PrivacyModel",
+    {
+        "none": "fedft.privacy.models.none:NONE",
+        "example": "fedft.privacy.models.example:EXAMPLE",
+        "client": "fedft.privacy.models.client:CLIENT",
+    },
 )

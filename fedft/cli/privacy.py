@@ -78,7 +78,7 @@ def plan(
         print_json({**facts, "spent_epsilon": found.spent_epsilon, "plan": rows, "plot": str(plot or "")})
         return
     out = console()
-    of_clients = config.privacy.mechanism == "client"
+    of_clients = _unit_is_client(config)
     out.print(
         f"{found.examples} {'clients' if of_clients else 'examples'}, {found.parameters} parameters, "
         f"delta {found.delta:g}, {config.rounds.total} rounds, "
@@ -91,12 +91,19 @@ def plan(
         out.print(f"plot  [bold]{plot}[/]", soft_wrap=True)
 
 
+def _unit_is_client(config: RunConfig) -> bool:
+    from fedft.privacy.models.interface import privacy_model
+    from fedft.statements import PrivacyUnit
+
+    return privacy_model(config).unit is PrivacyUnit.CLIENT
+
+
 def _plan_table(config: RunConfig, rows: list[PlanRow]) -> Any:
     from fedft.training.private_schedule import expected_clients
 
     table = new_table("batch", "epsilon", "sampling rate", "steps", "noise multiplier", "noise to clip")
     batch = config.training.batch_size
-    if config.privacy.mechanism == "client":
+    if _unit_is_client(config):
         batch = round(expected_clients(config))
     for row in rows:
         noise = "none is enough" if row.noise_multiplier is None else f"{row.noise_multiplier:.4f}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedft.registries import METHODS, TASKS
+from fedft.registries import METHODS, PRIVACY_MODELS, TASKS
 
 if TYPE_CHECKING:
     from fedft.config.schema import RunConfig
@@ -41,13 +41,9 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     yield from _rounds(config)
     yield from _data(config, frame)
     yield from _evaluation(config)
-    if config.privacy.mechanism != "none":
-        yield from _private(config, frame)
-    if config.privacy.mechanism == "client":
-        yield from _client_level(config)
-    if config.privacy.mechanism == "example":
-        yield from _example_level(config)
-    elif frame.made_by == "clients":
+    privacy = PRIVACY_MODELS.get(config.privacy.mechanism)
+    yield from privacy.forbids(config)
+    if not privacy.charged_at_client and frame.made_by == "clients":
         yield Contradiction(
             "privacy.mechanism",
             f'a {frame.name} frame is made of private gradients; set "example", or another '
@@ -126,71 +122,4 @@ def _evaluation(config: RunConfig) -> Iterator[Contradiction]:
             "data.test",
             "evaluation needs test records, or evaluation.every = 0",
             ("evaluation.every",),
-        )
-
-
-def _client_level(config: RunConfig) -> Iterator[Contradiction]:
-    """What would weigh clients by their data, or choose them otherwise than the accounting says."""
-    privacy = config.privacy
-    if config.rounds.cohort:
-        yield Contradiction(
-            "rounds.cohort",
-            "the accounting needs clients that are drawn one by one; set privacy.client_rate",
-            ("privacy.mechanism",),
-        )
-    if privacy.clip_quantile and privacy.count_noise and 2 * privacy.count_noise <= privacy.noise_multiplier:
-        yield Contradiction(
-            "privacy.count_noise",
-            "must exceed half the noise multiplier, or nothing is left for the updates",
-            ("privacy.noise_multiplier",),
-        )
-
-
-def _private(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
-    """What would leave private data unaccounted for."""
-    mechanism = "privacy.mechanism"
-    if config.rounds.weighting == "examples":
-        yield Contradiction(
-            "rounds.weighting",
-            'private clients weigh the same, whatever their data; use "uniform"',
-            (mechanism,),
-        )
-    if config.evaluation.federated:
-        yield Contradiction(
-            "evaluation.federated",
-            "metrics of private data would leave without being accounted for",
-            (mechanism,),
-        )
-    data = config.data
-    if frame.needs == "gradients" and data.public == data.train != "demo":
-        yield Contradiction(
-            "data.public",
-            "the frame would be built from private records; name public ones, or another adapter.initialiser",
-            (mechanism, "adapter.initialiser", "data.train"),
-        )
-
-
-def _example_level(config: RunConfig) -> Iterator[Contradiction]:
-    """What would tell of a private client's examples, or cannot be drawn."""
-    mechanism = "privacy.mechanism"
-    if config.task.too_long == "error":
-        yield Contradiction(
-            "task.too_long",
-            'an error would tell that a private record is long; use "drop" or "truncate"',
-            (mechanism,),
-        )
-    yield from _sampling(config)
-
-
-def _sampling(config: RunConfig) -> Iterator[Contradiction]:
-    privacy, batch = config.privacy, config.training.batch_size
-    if privacy.max_batch and privacy.sampling != "truncated-poisson":
-        yield Contradiction(
-            "privacy.max_batch", f"{privacy.sampling} sampling has no cap", ("privacy.sampling",)
-        )
-    elif privacy.max_batch and privacy.max_batch < batch:
-        yield Contradiction(
-            "privacy.max_batch",
-            f"{privacy.max_batch} is below training.batch_size {batch}",
-            ("privacy.sampling", "training.batch_size"),
         )

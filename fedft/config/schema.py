@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedft.config.named import Named, OpenSection, Section
 from fedft.config.rules import ContradictionError, contradictions
-from fedft.registries import FRAMES, METHODS, QUANT, TASKS
+from fedft.registries import FRAMES, METHODS, PRIVACY_MODELS, QUANT, TASKS
 
 
 def _split(value: object) -> object:
@@ -224,7 +224,7 @@ class StoreSection(Section):
 class PrivacySection(Section):
     """Differential privacy of the clients' data. What one site allows stands in its own policy."""
 
-    mechanism: Literal["none", "example", "client"] = Field(
+    mechanism: Annotated[str, Named(PRIVACY_MODELS)] = Field(
         "none",
         description="none; example: DP-SGD at every client, whose unit is one example; client: noise at the "
         "server, which sees the single updates, whose unit is one client",

@@ -11,6 +11,7 @@ import torch
 from fedft.aggregation import RoundAggregator
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import ACCOUNTANT
 from fedft.privacy.accounting.events import Budget
 from fedft.privacy.mechanisms.client_level import AdaptiveClip, ClientLevelMechanism
@@ -20,6 +21,7 @@ from fedft.store import RoundRecord, RunStore, UpdateRecord
 from fedft.store.records import UNCLIPPED
 from fedft.tensors import Arrays
 from fedft.training.private_schedule import client_event, expected_clients
+from fedft.wire import Update
 
 _CLIENTS = "clients"
 
@@ -75,6 +77,21 @@ class CentralPrivacy:
         """
         rate, secret = self._config.privacy.client_rate, random.SystemRandom()
         return sorted(client for client in clients if secret.random() < rate)
+
+    def stated(self, update: Update) -> None:
+        """Require what the bound follows; the server alone states anything of the noise.
+
+        Raises:
+            FedftError: FEDFT-5017 where the bound follows the norms and the update does not say whether it
+                was clipped.
+
+        """
+        if self._config.privacy.clip_quantile and update.metrics.get(UNCLIPPED) not in (0.0, 1.0):
+            raise FedftError(
+                Code.PRIVACY_STATEMENT_MISMATCH,
+                "the update does not say whether it was clipped",
+                hint=f'its site must let the metric "{UNCLIPPED}" out',
+            )
 
     def release(
         self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]

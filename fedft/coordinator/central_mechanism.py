@@ -8,15 +8,17 @@ from typing import Protocol
 from fedft.aggregation import RoundAggregator
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
-from fedft.coordinator.central_dp import CentralPrivacy
 from fedft.coordinator.sampling import select_cohort
+from fedft.coordinator.statements import example_level_statement
+from fedft.privacy.models.interface import model_part, privacy_model
 from fedft.statements import PrivacyStatement
 from fedft.store import RunStore, UpdateRecord
 from fedft.tensors import Arrays
+from fedft.wire import Update
 
 
 class CentralMechanism(Protocol):
-    """What is drawn and released in the rounds of a run."""
+    """The server's part in the privacy of a run: who is drawn, what counts, what is released."""
 
     @property
     def max_norm(self) -> float:
@@ -29,10 +31,30 @@ class CentralMechanism(Protocol):
     def draw(self, number: int, clients: Iterable[str]) -> list[str]:
         """Return the clients of a round, sorted."""
 
+    def stated(self, update: Update) -> PrivacyStatement | None:
+        """Return what an update must state; FEDFT-5017 where it does not state what was asked for."""
+
     def release(
         self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]
     ) -> tuple[Arrays, PrivacyStatement | None]:
         """Return the mean that moves the state, and what the server states of its own noise."""
+
+
+class MakeMechanism(Protocol):
+    """Makes the server's part for a run, as its last committed round left it."""
+
+    def __call__(
+        self, config: RunConfig, run_id: str, store: RunStore, manifest: Manifest
+    ) -> CentralMechanism:
+        """Return the mechanism; raises where the configuration cannot be carried out."""
+
+
+def central_mechanism(
+    config: RunConfig, run_id: str, store: RunStore, manifest: Manifest
+) -> CentralMechanism:
+    """Return how a run's rounds are released: the server's part of its privacy model (FEDFT-1013: none)."""
+    make: MakeMechanism = model_part(privacy_model(config).server)
+    return make(config, run_id, store, manifest)
 
 
 class ExactMean:
@@ -41,12 +63,16 @@ class ExactMean:
     max_norm = 0.0
     limit = 0.0
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, run_id: str, store: RunStore, manifest: Manifest) -> None:
         self._config = config
 
     def draw(self, number: int, clients: Iterable[str]) -> list[str]:
         """Return the clients of a round, sorted; the same for every draw of it."""
         return select_cohort(clients, self._config.rounds.cohort, seed=self._config.seed, round_number=number)
+
+    def stated(self, update: Update) -> PrivacyStatement | None:
+        """Nothing is asked for; what is stated without being asked for is not recorded."""
+        return None
 
     def release(
         self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]
@@ -55,10 +81,10 @@ class ExactMean:
         return aggregator.result(), None
 
 
-def central_mechanism(
-    config: RunConfig, run_id: str, store: RunStore, manifest: Manifest
-) -> CentralMechanism:
-    """Return how a run's rounds are released, as its last committed round left it; raises as both do."""
-    if config.privacy.mechanism == "client":
-        return CentralPrivacy(config, run_id, store, manifest)
-    return ExactMean(config)
+class StatedMean(ExactMean):
+    """The mean of updates that their clients made private, each of which must say so."""
+
+    def stated(self, update: Update) -> PrivacyStatement:
+        """Return the client's statement; FEDFT-5017 unless it is the one that the run asks for."""
+        privacy = self._config.privacy
+        return example_level_statement(update, delta=privacy.delta, max_norm=privacy.max_grad_norm)

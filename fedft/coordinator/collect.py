@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Literal
 
 from fedft.aggregation import RoundAggregator, UpdateRejected
-from fedft.config.schema import PrivacySection
 from fedft.coordinator.broadcast import read_reply
 from fedft.coordinator.exchange import Answer
-from fedft.coordinator.statements import stated_privacy
 from fedft.errors import Code, FedftError
 from fedft.statements import PrivacyStatement
 from fedft.store import UpdateRecord
@@ -18,14 +17,25 @@ from fedft.wire.peer_error import as_peer_error
 
 
 def record_reply(
-    answer: Answer, aggregator: RoundAggregator, max_bytes: int, privacy: PrivacySection
+    answer: Answer,
+    aggregator: RoundAggregator,
+    max_bytes: int,
+    stated: Callable[[Update], PrivacyStatement | None],
 ) -> UpdateRecord:
-    """Offer the client's update to the aggregator; whatever is wrong with it harms this client only."""
+    """Offer the client's update to the aggregator; whatever is wrong with it harms this client only.
+
+    Args:
+        answer: what came of the request.
+        aggregator: of the round.
+        max_bytes: cap on the envelope.
+        stated: returns what an update states about its privacy; raises when that is not what was asked for.
+
+    """
     if answer.failure:
         return answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
     try:
         reply = _read_update(answer, max_bytes)
-        stated = stated_privacy(reply, privacy)
+        privacy = stated(reply)
     except Exception as problem:
         error = as_peer_error(problem)
         return answer_record(answer, "refused", code=error.code, message=error.message)
@@ -39,7 +49,7 @@ def record_reply(
         num_examples=reply.num_examples,
         digest=hashlib.sha256(answer.envelope).hexdigest(),
         metrics=dict(reply.metrics),
-        privacy=stated,
+        privacy=privacy,
     )
 
 

@@ -228,7 +228,7 @@ class Coordinator:
         aggregator = self.book.aggregator(number, step.state, cohort, self.release.limit)
         updates, deliveries = [], []
         for answer in self._exchange(broadcast, cohort, number, MessageType.TRAIN):
-            record = record_reply(answer, aggregator, self.book.max_reply_bytes, self.config.privacy)
+            record = record_reply(answer, aggregator, self.book.max_reply_bytes, self.release.stated)
             updates.append(record)
             self.observe(ClientAnswered(number, record))
             self._note_data(number, record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from flwr.app import MessageType
 from flwr.serverapp import Grid
@@ -11,7 +12,6 @@ from flwr.serverapp import Grid
 from fedft.adapters import FrameSet
 from fedft.config import RunConfig
 from fedft.config.load import to_json
-from fedft.config.schema import PrivacySection
 from fedft.coordinator.broadcast import Broadcast
 from fedft.coordinator.collect import record_reply
 from fedft.coordinator.exchange import ExchangeOptions, exchange
@@ -19,12 +19,14 @@ from fedft.coordinator.handshake import handshake
 from fedft.coordinator.instructions import InstructionBuilder
 from fedft.coordinator.sampling import replies_needed
 from fedft.coordinator.server_model import ServerModel
+from fedft.coordinator.statements import example_level_statement
 from fedft.errors import Code, FedftError
+from fedft.statements import PrivacyStatement
 from fedft.store import UpdateRecord
 from fedft.training.model_runtime import ModelRuntime
 from fedft.training.private_client import plan_of
 from fedft.training.sketch import sketch_manifest, sketched_frames
-from fedft.wire import Setup
+from fedft.wire import Setup, Update
 
 
 def gather_sketches(
@@ -55,7 +57,7 @@ def gather_sketches(
     ]
     terms = ExchangeOptions(MessageType.TRAIN, "0", config.rounds.deadline, config.rounds.retries, stopped)
     records = [
-        record_reply(answer, aggregator, book.max_reply_bytes, _as_asked(config))
+        record_reply(answer, aggregator, book.max_reply_bytes, _stated(config))
         for answer in exchange(grid, requests, terms, broadcast.follow_up)
     ]
     _require(records, replies_needed(len(participants), config.rounds.min_replies))
@@ -84,8 +86,9 @@ def _joined(record: UpdateRecord, sketch: UpdateRecord | None) -> UpdateRecord:
     )
 
 
-def _as_asked(config: RunConfig) -> PrivacySection:
-    return config.privacy.model_copy(update={"max_grad_norm": config.privacy.sketch_max_norm})
+def _stated(config: RunConfig) -> Callable[[Update], PrivacyStatement]:
+    privacy = config.privacy
+    return partial(example_level_statement, delta=privacy.delta, max_norm=privacy.sketch_max_norm)
 
 
 def _require(records: list[UpdateRecord], needed: int) -> None:

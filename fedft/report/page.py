@@ -17,8 +17,10 @@ from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.config.render import to_toml
 from fedft.errors import Code, FedftError
+from fedft.privacy.models.interface import privacy_model
 from fedft.report import facts, format, plots
 from fedft.report.spending import spending
+from fedft.statements import PrivacyStatement
 from fedft.store import RoundRecord, RunRecord, RunStore
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ def render(
             setbacks=_setbacks(rounds),
             spending=spending(rounds),
             privacy=config.privacy,
+            private=privacy_model(config).private,
+            stated=_last_statement(rounds),
             rounds=rounds,
             coding=_coding(rounds, parameters),
             memory=_memory(rounds, plan),
@@ -97,6 +101,10 @@ def render(
             version=fedft.__version__,
         )
     )
+
+
+def _last_statement(rounds: Sequence[RoundRecord]) -> PrivacyStatement | None:
+    return next((found[0] for record in reversed(rounds) if (found := facts.statements_of(record))), None)
 
 
 def _planned(run: RunRecord, rounds: Sequence[RoundRecord]) -> MemoryPlan | None:

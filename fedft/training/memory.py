@@ -12,6 +12,7 @@ from fedft.adapters import resolve_targets
 from fedft.config import RunConfig
 from fedft.errors import Code, FedftError
 from fedft.models.sources import resolve_source
+from fedft.privacy.models.interface import privacy_model
 from fedft.registries import QUANT, TASKS
 from fedft.training.memory_plan import MemoryPlan, plan_memory
 
@@ -53,7 +54,7 @@ def plan_run(config: RunConfig, *, batch: int = 0, tokens: int = 0) -> MemoryPla
         batch=batch or config.training.micro_batch_size or config.training.batch_size,
         tokens=tokens or config.task.max_length,
         format=None if config.model.quant == "none" else QUANT.get(config.model.quant),
-        private=config.privacy.mechanism == "example",
+        private=privacy_model(config).charged_at_client,
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from dp_accounting import pld
 
-from fedft.client.worker.client_clipping import clip_update
+from fedft.client.worker.local_privacy import ClientLevel
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.load import to_json
@@ -98,10 +99,10 @@ def test_an_update_above_the_bound_is_refused_and_harms_nobody(
 ) -> None:
     from fedft.client.worker import training
 
-    def lying(config: Any, instruction: Any, delta: Any, manifest: Any) -> Any:
+    def lying(self: ClientLevel, context: Any, delta: Any) -> Any:
         return {name: array + 1.0 for name, array in delta.items()}, {}
 
-    monkeypatch.setattr(training, "clip_update", lying)
+    monkeypatch.setattr(ClientLevel, "clip", lying)
     monkeypatch.setattr(training, "encode_bounded", lambda t, codec, m, c, most: codec.encode(t, m, c))
     with pytest.raises(FedftError, match=r"FEDFT-6102.*FEDFT-5016"):
         _run(tmp_path, **{"codec.name": "dense", "codec.error_feedback": False})
@@ -127,10 +128,9 @@ def test_a_bound_that_follows_the_norms_goes_on_after_an_interruption(
 def test_without_the_bit_an_update_does_not_count_where_the_bound_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedft.client.worker import training
 
-    honest = training.clip_update
-    monkeypatch.setattr(training, "clip_update", lambda *asked: (honest(*asked)[0], {}))
+    honest = ClientLevel.clip
+    monkeypatch.setattr(ClientLevel, "clip", lambda *asked: (honest(*asked)[0], {}))
     with pytest.raises(FedftError, match=r"FEDFT-6102.*FEDFT-5017"):
         _run(tmp_path, **{"privacy.clip_quantile": 0.5})
 
@@ -189,10 +189,18 @@ def test_a_client_clips_before_its_residual_is_added(tmp_path: Path) -> None:
         RoundRef("run", 1), InstructionKind.TRAIN, ModelRef("", "", "", ""), "", max_update_norm=1.0
     )
 
-    clipped, told = clip_update(config, asked, delta, Manifest.of(delta))
+    manifest = Manifest.of(delta)
+
+    def clip(asked: Instruction) -> Any:
+        context: Any = SimpleNamespace(
+            instruction=asked, runtime=SimpleNamespace(config=config, manifest=manifest)
+        )
+        return ClientLevel().clip(context, delta)
+
+    clipped, told = clip(asked)
 
     assert told == {}
     for name, array in clipped.items():
         np.testing.assert_allclose(array, 0.5 * np.ones_like(delta[name]), rtol=1e-4)
     with pytest.raises(FedftError, match="FEDFT-8324"):
-        clip_update(config, replace(asked, max_update_norm=0.0), delta, Manifest.of(delta))
+        clip(replace(asked, max_update_norm=0.0))

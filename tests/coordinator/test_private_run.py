@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from client_app.app import app
 from fedft.adapters import FrameSet
 from fedft.aggregation import RoundAggregator
 from fedft.client.worker.answer import process_worker
+from fedft.codecs import Manifest
 from fedft.config.load import to_json
+from fedft.coordinator.central_mechanism import central_mechanism
 from fedft.coordinator.collect import record_reply
 from fedft.coordinator.exchange import Answer, Request
 from fedft.errors import FedftError
@@ -242,6 +245,8 @@ def test_an_update_without_the_statement_that_was_asked_for_is_refused(
     reply = Update(ROUND, MODEL, "client-a", 1, 0, (), {}, statement)
     answer = Answer(Request("client-a", 1, b""), seal(encode_reply(reply)))
     aggregator: RoundAggregator = None  # type: ignore[assignment]  # is not reached
-    record = record_reply(answer, aggregator, 1 << 20, tiny_config(tmp_path, **PRIVATE).privacy)
+    config, store = tiny_config(tmp_path, **PRIVATE), RunStore(tmp_path / "store")
+    mechanism = central_mechanism(config, "run-1", store, Manifest.of({"r": np.zeros(1, np.float32)}))
+    record = record_reply(answer, aggregator, 1 << 20, mechanism.stated)
 
     assert (record.status, record.code) == ("refused", "FEDFT-5017")

@@ -13,6 +13,7 @@ from fedft.config import RunConfig
 from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import COARSE, pld_epsilon
 from fedft.privacy.accounting.events import PrivacyEvent
+from fedft.privacy.models.interface import privacy_model
 from fedft.privacy.site.ledger import Ledger, Receipt, open_or_enrol
 from fedft.privacy.site.policy import (
     ANY,
@@ -84,7 +85,7 @@ class PolicyEnforcer:
             FedftError: FEDFT-8313 (a private run and no policy), FEDFT-8321 (metrics of private data).
 
         """
-        private = is_private(runtime.config)
+        private = privacy_model(runtime.config).charged_at_client
         evaluation = instruction.kind is InstructionKind.EVALUATE
         if private and evaluation:
             raise FedftError(
@@ -144,7 +145,7 @@ class PolicyEnforcer:
             frame_digest=instruction.model.frame_digest,
             initialiser=runtime.method.frame_facts(config).name,
             codec=codec_from_spec(codecs[0]).name if codecs else config.codec.name,
-            private=is_private(config),
+            private=privacy_model(config).charged_at_client,
             epsilon=config.privacy.epsilon,
             delta=config.privacy.delta,
             secure_aggregation=False,
@@ -152,15 +153,10 @@ class PolicyEnforcer:
         )
 
 
-def is_private(config: RunConfig) -> bool:
-    """Whether clients train with differential privacy; where the server adds the noise they do not."""
-    return config.privacy.mechanism == "example"
-
-
 def refuse_private_frame(config: RunConfig, frame: bytes) -> None:
     """Refuse to compute a frame from gradients here: its digest would leave, unaccounted for (FEDFT-8322)."""
     facts = METHODS.get(config.method).frame_facts(config)
-    if is_private(config) and not frame and facts.reads_data:
+    if privacy_model(config).charged_at_client and not frame and facts.reads_data:
         raise FedftError(
             Code.PRIVATE_FRAME,
             f"the server sends no {facts.name} frame; one from gradients here would leak",

@@ -12,6 +12,8 @@ from fedft.config import RunConfig
 from fedft.privacy.accounting.accountants import COARSE, pld_epsilon
 from fedft.privacy.accounting.events import PrivacyEvent
 from fedft.privacy.accounting.planning import PlanRow, plan
+from fedft.privacy.models.interface import privacy_model
+from fedft.statements import PrivacyUnit
 from fedft.training.client_records import ClientRecords
 from fedft.training.private_schedule import accounted_rounds, planned_event, private_sketch_of
 from fedft.training.schedule import local_steps
@@ -59,7 +61,7 @@ def plan_run(
 
     """
     targets = sorted({*(epsilons or (*_TARGETS, config.privacy.epsilon))})
-    if config.privacy.mechanism == "client":
+    if privacy_model(config).unit is PrivacyUnit.CLIENT:
         return _plan_clients(config, targets, batches, examples, parameters)
     found, spent = _data(config, site)
     examples = examples or found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fedft.client.site.enforcement import is_private
 from fedft.client.worker.context import InstructionContext
 from fedft.codecs import codec_versions
+from fedft.privacy.models.interface import privacy_model
 from fedft.wire import WIRE_VERSION, Hello
 
 
@@ -14,6 +14,6 @@ class HelloHandler:
     def answer(self, context: InstructionContext) -> Hello:
         """Return the greeting; a private client does not say how many of its records are of use."""
         runtime, identity = context.runtime, context.identity
-        private = is_private(runtime.config)
+        private = privacy_model(runtime.config).charged_at_client
         examples = 0 if private else len(runtime.client_data(identity.partition).train)
         return Hello(identity.client, runtime.base_digest, examples, WIRE_VERSION, codec_versions())

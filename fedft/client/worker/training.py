@@ -6,11 +6,9 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from fedft.client.site.enforcement import is_private
-from fedft.client.worker.client_clipping import clip_update
 from fedft.client.worker.context import InstructionContext
 from fedft.client.worker.global_state import load_global_state
-from fedft.client.worker.private_round import train_charged
+from fedft.client.worker.local_privacy import local_privacy
 from fedft.client.worker.release import release_once
 from fedft.client.worker.residual_store import ResidualStore
 from fedft.client.worker.state_cache import StateCache
@@ -18,7 +16,7 @@ from fedft.codecs import CodecContext, Shard, codec_from_spec
 from fedft.codecs.bench import relative_error
 from fedft.codecs.bounded import encode_bounded
 from fedft.codecs.configured import uses_error_feedback
-from fedft.models.load import load_count
+from fedft.privacy.models.interface import PrivacyModel, privacy_model
 from fedft.privacy.site.disclosure import check_outgoing
 from fedft.privacy.site.policy import ANY
 from fedft.tensors import Arrays
@@ -38,50 +36,33 @@ class TrainingHandler:
         state = load_global_state(context, self._states)
         if state is None:
             return NeedSetup(instruction.round, instruction.setup_digest)
-        if is_private(context.runtime.config):
-            return release_once(context, lambda: self._train_private(context, state))
-        return self._train(context, state)
+        model = privacy_model(context.runtime.config)
+        if model.charged_at_client:
+            return release_once(context, lambda: self._train(context, model, state))
+        return self._train(context, model, state)
 
-    def _train(self, context: InstructionContext, state: Arrays) -> Update:
-        runtime, instruction, identity = context.runtime, context.instruction, context.identity
-        number = instruction.round.round
-        report = runtime.train(identity.partition, round_number=number, key=identity.client)
-        trained = runtime.state()
+    def _train(self, context: InstructionContext, model: PrivacyModel, state: Arrays) -> Update:
+        instruction, privacy = context.instruction, local_privacy(model)
+        local = privacy.train(context)
+        trained = context.runtime.state()
         change = {name: trained[name] - state[name] for name in state}
-        delta, told = clip_update(runtime.config, instruction, change, runtime.manifest)
-        shards, lost = self._encode(context, delta)
-        loads = float(load_count() - context.loads_before)
-        metrics = report.metrics | {"model_loads": loads, "codec_error": lost} | told
+        delta, told = privacy.clip(context, change)
+        shards, lost = self._encode(context, model, delta)
+        metrics = local.metrics | {"codec_error": lost} | told
         return Update(
             round=instruction.round,
             model=instruction.model,
-            client_id=identity.client,
-            update_seq=number,
-            num_examples=report.examples,
-            shards=shards,
-            metrics=_allowed(metrics, context.enforcer.metrics),
-        )
-
-    def _train_private(self, context: InstructionContext, state: Arrays) -> Update:
-        runtime, instruction, identity = context.runtime, context.instruction, context.identity
-        statement = train_charged(runtime, instruction, identity, context.enforcer)
-        trained = runtime.state()
-        # From here on everything is computed from noised values: error feedback and code cost nothing more.
-        delta = {name: trained[name] - state[name] for name in state}
-        shards, lost = self._encode(context, delta)
-        metrics = {"steps": float(statement.steps), "codec_error": lost}
-        return Update(
-            round=instruction.round,
-            model=instruction.model,
-            client_id=identity.client,
+            client_id=context.identity.client,
             update_seq=instruction.round.round,
-            num_examples=0,
+            num_examples=local.examples,
             shards=shards,
-            metrics=check_outgoing(metrics, private=True, allowed=context.enforcer.metrics),
-            privacy=statement,
+            metrics=_outgoing(metrics, model, context.enforcer.metrics),
+            privacy=local.statement,
         )
 
-    def _encode(self, context: InstructionContext, delta: Arrays) -> tuple[tuple[Shard, ...], float]:
+    def _encode(
+        self, context: InstructionContext, model: PrivacyModel, delta: Arrays
+    ) -> tuple[tuple[Shard, ...], float]:
         """Code an update; also return the share of its L2 norm that the code leaves out."""
         runtime, instruction, client = context.runtime, context.instruction, context.identity.client
         config, number, manifest = runtime.config, instruction.round.round, runtime.manifest
@@ -90,7 +71,7 @@ class TrainingHandler:
         coding = CodecContext(seed=instruction.codec_seed, generator=rounding)
         if uses_error_feedback(config.codec):
             # What was left out of updates without noise must never be added to one with noise.
-            owner = f"{client}.private" if is_private(config) else client
+            owner = f"{client}.private" if model.charged_at_client else client
             shards, wanted = self._residuals.encode(delta, codec, coding, manifest, instruction, owner)
         else:
             most = instruction.max_update_norm
@@ -98,6 +79,10 @@ class TrainingHandler:
         return shards, relative_error(wanted, shards, manifest, coding)
 
 
-def _allowed(metrics: Mapping[str, float], names: Collection[str]) -> dict[str, float]:
-    """Keep what the site policy lets out."""
-    return {name: value for name, value in metrics.items() if ANY in names or name in names}
+def _outgoing(
+    metrics: Mapping[str, float], model: PrivacyModel, allowed: Collection[str]
+) -> dict[str, float]:
+    """Keep what the site policy lets out; beside a private release nothing leaves that was not noised."""
+    if model.charged_at_client:
+        return check_outgoing(metrics, private=True, allowed=allowed)
+    return {name: value for name, value in metrics.items() if ANY in allowed or name in allowed}

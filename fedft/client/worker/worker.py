@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 
-from fedft.client.site.enforcement import PolicyEnforcer, is_private
+from fedft.client.site.enforcement import PolicyEnforcer
 from fedft.client.site.identity import ClientIdentity
 from fedft.client.worker.context import Handler, InstructionContext
 from fedft.client.worker.handlers import handler_of, new_handlers
@@ -17,6 +17,7 @@ from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.errors import Code, FedftError
 from fedft.models.load import load_count
+from fedft.privacy.models.interface import privacy_model
 from fedft.privacy.site.disclosure import outgoing_message
 from fedft.training.model_runtime import ModelRuntime
 from fedft.wire import (
@@ -93,7 +94,7 @@ class Worker:
         if setup is None:
             return NeedSetup(instruction.round, instruction.setup_digest)
         config = identity.localise(from_json(setup.config_json))
-        self._private = is_private(config)
+        self._private = privacy_model(config).charged_at_client
         enforcer = PolicyEnforcer.of(identity, config, instruction.round.run_id)
         runtime = self._runtime_for(config)
         _check_partitions(runtime, identity)

@@ -1,0 +1,50 @@
+"""Privacy whose unit is one example: DP-SGD at every client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from fedft.config.rules import Contradiction
+from fedft.privacy.models.interface import PrivacyModel
+from fedft.privacy.models.shared import MECHANISM, weighs_and_tells_nothing
+from fedft.statements import PrivacyUnit
+
+if TYPE_CHECKING:
+    from fedft.config import RunConfig
+
+
+def _forbids(config: RunConfig) -> Iterator[Contradiction]:
+    """What would tell of a private client's examples, or cannot be drawn."""
+    yield from weighs_and_tells_nothing(config)
+    if config.task.too_long == "error":
+        yield Contradiction(
+            "task.too_long",
+            'an error would tell that a private record is long; use "drop" or "truncate"',
+            (MECHANISM,),
+        )
+    yield from _sampling(config)
+
+
+def _sampling(config: RunConfig) -> Iterator[Contradiction]:
+    privacy, batch = config.privacy, config.training.batch_size
+    if privacy.max_batch and privacy.sampling != "truncated-poisson":
+        yield Contradiction(
+            "privacy.max_batch", f"{privacy.sampling} sampling has no cap", ("privacy.sampling",)
+        )
+    elif privacy.max_batch and privacy.max_batch < batch:
+        yield Contradiction(
+            "privacy.max_batch",
+            f"{privacy.max_batch} is below training.batch_size {batch}",
+            ("privacy.sampling", "training.batch_size"),
+        )
+
+
+EXAMPLE = PrivacyModel(
+    unit=PrivacyUnit.EXAMPLE,
+    private=True,
+    charged_at_client=True,
+    forbids=_forbids,
+    client="fedft.client.worker.local_privacy:EXAMPLE_LEVEL",
+    server="fedft.coordinator.central_mechanism:StatedMean",
+)
