@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import NoReturn
 
-from flwr.app import MessageType
 from flwr.serverapp import Grid
 
 from fedft.adapters import Frames
-from fedft.aggregation import RoundAggregator
-from fedft.codecs import Manifest, state_digest
+from fedft.codecs import state_digest
 from fedft.config import RunConfig
 from fedft.config.load import from_json
-from fedft.coordinator.broadcast import Broadcast, delivery
+from fedft.coordinator.broadcast import Broadcast
 from fedft.coordinator.central_mechanism import central_mechanism
-from fedft.coordinator.collect import record_reply
-from fedft.coordinator.evaluation import EvaluationTally, evaluate_centrally
+from fedft.coordinator.evaluation import EvaluationPhase, evaluate_centrally
 from fedft.coordinator.events import (
     ClientAnswered,
     Notice,
@@ -28,20 +26,25 @@ from fedft.coordinator.events import (
     RunStarted,
     nobody,
 )
-from fedft.coordinator.exchange import ExchangeOptions, exchange
-from fedft.coordinator.handshake import handshake
+from fedft.coordinator.exchange import Request
+from fedft.coordinator.handshake import Greeting, HandshakePhase
 from fedft.coordinator.instructions import InstructionBuilder
-from fedft.coordinator.participants import Participants
+from fedft.coordinator.participants import wait_for_nodes
 from fedft.coordinator.participation import Participation
+from fedft.coordinator.phase import PhaseDriver
 from fedft.coordinator.sampling import replies_needed
-from fedft.coordinator.server_model import prepare_model
+from fedft.coordinator.server_model import ServerBase, prepare_model
 from fedft.coordinator.server_update import RoundState
-from fedft.coordinator.sketch_round import gather_sketches, with_sketches
+from fedft.coordinator.sketch_phase import SketchPhase, with_sketches
 from fedft.coordinator.timing import PhaseTimer
+from fedft.coordinator.training_phase import Collected, TrainingPhase
 from fedft.errors import Code, FedftError
 from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
 from fedft.tensors import Arrays
-from fedft.training.model_runtime import ModelRuntime
+from fedft.training.sketch import sketch_manifest, sketch_plan
+from fedft.wire import ModelRef
+
+_CONNECT_TIMEOUT = 120.0
 
 
 @dataclass
@@ -68,6 +71,7 @@ class Coordinator:
 
     def __post_init__(self) -> None:
         self.config: RunConfig = from_json(self.run.config)
+        self.driver = PhaseDriver(self.grid, self.config.rounds, self.stopped)
         self.delivered = self.store.deliveries(self.run.id)
         self.sketches: list[UpdateRecord] = []
         self.participation = Participation.of(self.store.rounds(self.run.id))
@@ -97,10 +101,15 @@ class Coordinator:
         if last == total and self.run.final_digest:
             return self._finish(self.store.state(self.run.id, total))
         self.observe(PhaseStarted(0, "model"))
-        self.model = prepare_model(self.config, self.store, self.run.frame_digest, self._build_frames)
+        base = ServerBase(self.config, new=last is None, pinned=self.run.base_digest)
+        model = prepare_model(base, self.store, self.run, lambda: self._make_frames(base))
+        self.release = central_mechanism(self.config, self.run.id, self.store, model.manifest)
+        reference = ModelRef(model.base_digest, model.frame_digest, model.manifest.digest(), "")
+        greeting = self._shake_hands(reference)
+        self.participants, greeted = greeting.participants, greeting.records
+        self.delivered |= {(item.client, item.setup_digest) for item in greeting.deliveries}
+        self.model = replace(model, base_digest=greeting.base_digest)
         self.book = self._identify()
-        self.release = central_mechanism(self.config, self.run.id, self.store, self.book.manifest)
-        self.participants, greeted = self._shake_hands()
         if last is None:
             step = RoundState(self.model.initial_state)
             self._commit_beginning(step.state, greeted)
@@ -111,36 +120,42 @@ class Coordinator:
             before, step = step.state, self._round(number, before, step)
         return self._finish(step.state)
 
-    def _build_frames(self, runtime: ModelRuntime) -> Frames:
-        if runtime.method.frame_facts(self.config).made_by != "clients":
-            return runtime.build_frames()
+    def _make_frames(self, base: ServerBase) -> Frames:
+        if base.method.frame_facts(self.config).made_by != "clients":
+            return base.build_frames()
         self.observe(PhaseStarted(0, "frame"))
-        frames, self.sketches = gather_sketches(
-            self.grid, self.run.id, runtime, wanted=self._wanted_clients(), stopped=self.stopped
-        )
+        plan = sketch_plan(self.config, base.target_shapes())
+        before = ModelRef(base.digest, "", sketch_manifest(plan).digest(), "")
+        greeting = self._greet(before)
+        phase = SketchPhase(self.run.id, self.config, greeting.base_digest, plan, greeting.participants)
+        frames, self.sketches = self.driver.run(phase)
         return frames
 
     def _identify(self) -> InstructionBuilder:
-        manifest = Manifest.of(self.model.initial_state)
-        book = InstructionBuilder(self.run.id, self.config, self.model, manifest)
+        book = InstructionBuilder(self.run.id, self.config, self.model)
         self.store.update_run(
             self.run.id,
-            base_digest=self.model.runtime.base_digest,
+            base_digest=self.model.base_digest,
             frame_digest=self.model.frame_digest,
-            manifest_digest=manifest.digest(),
+            manifest_digest=book.manifest.digest(),
         )
         return book
 
-    def _shake_hands(self) -> tuple[Participants, list[UpdateRecord]]:
+    def _shake_hands(self, model: ModelRef) -> Greeting:
         self.observe(PhaseStarted(0, "clients", self._wanted_clients()))
-        participants, records, deliveries = handshake(
-            self.grid, self.book, wanted=self._wanted_clients(), stopped=self.stopped
-        )
-        for record in records:
+        greeting = self._greet(model)
+        for record in greeting.records:
             if record.status != "accepted":
                 self._notice("client-left-out", f"{record.client}: {record.code} {record.message}".strip())
-        self.delivered |= {(item.client, item.setup_digest) for item in deliveries}
-        return participants, records
+        return greeting
+
+    def _greet(self, model: ModelRef) -> Greeting:
+        wanted = self._wanted_clients()
+        nodes = wait_for_nodes(self.grid, wanted, timeout=_CONNECT_TIMEOUT, stopped=self.stopped)
+        deadline = self.config.rounds.deadline
+        return self.driver.run(
+            HandshakePhase(self.run.id, self.run.config, model, nodes, wanted=wanted, deadline=deadline)
+        )
 
     def _commit_beginning(self, state: Arrays, greeted: list[UpdateRecord]) -> None:
         timer = PhaseTimer()
@@ -155,7 +170,7 @@ class Coordinator:
 
     def _evaluate_before(self) -> tuple[EvaluationRecord, ...]:
         self.observe(PhaseStarted(0, "evaluation"))
-        runtime = self.model.runtime
+        runtime = self.model.require_runtime()
         samples, report = runtime.test
         if len(samples) < report.records:
             self._notice("test-data", f"test records: {report}")
@@ -166,14 +181,15 @@ class Coordinator:
         timer = PhaseTimer()
         cohort = self.release.draw(number, self._able(number))
         with timer.phase("training"):
-            aggregator, updates, deliveries = self._train(number, before, step, cohort)
+            collected = self._train(number, before, step, cohort)
+        updates = collected.updates
         if not self._enough(updates, len(cohort)):
             if self.participation.note_spent(updates):
                 return self._round(number, before, step)
             self._refuse(number, updates, len(cohort))
         with timer.phase("aggregation"):
             seed = self.book.codec_seed(number + 1)
-            mean, stated = self.release.release(number, aggregator, updates)
+            mean, stated = self.release.release(number, collected.aggregator, updates)
             new = self.book.downlink().apply(step.state, mean, step.residual, seed)
         evaluations = self._evaluations(number, new.state, timer)
         record = timer.record(
@@ -185,7 +201,7 @@ class Coordinator:
             privacy=stated,
             next_max_norm=self.release.max_norm,
         )
-        self._commit(record, new.state, new.residual, deliveries)
+        self._commit(record, new.state, new.residual, collected.deliveries)
         self.participation.note(number, updates)
         return new
 
@@ -217,30 +233,34 @@ class Coordinator:
             hint=f"mend the clients, then resume run {self.run.id}",
         )
 
-    def _train(
-        self, number: int, before: Arrays, step: RoundState, cohort: list[str]
-    ) -> tuple[RoundAggregator, list[UpdateRecord], list[Delivery]]:
+    def _train(self, number: int, before: Arrays, step: RoundState, cohort: list[str]) -> Collected:
         self.observe(PhaseStarted(number, "training", len(cohort)))
         instruction = self.book.train(number, step.state, self.release.max_norm)
         delta = self.book.as_delta(instruction, before, step.shards) if step.shards else None
-        acknowledged = self.participation.acknowledgements()
-        broadcast = Broadcast(instruction, self.model.setup, delta, acknowledged)
-        aggregator = self.book.aggregator(number, step.state, cohort, self.release.limit)
-        updates, deliveries = [], []
-        for answer in self._exchange(broadcast, cohort, number, MessageType.TRAIN):
-            record = record_reply(answer, aggregator, self.book.max_reply_bytes, self.release.stated)
-            updates.append(record)
-            self.observe(ClientAnswered(number, record))
-            self._note_data(number, record)
-            if record.code == Code.BUDGET_SPENT:
-                self._notice("budget-spent", f"round {number}, {record.client}: {record.message}")
-            if record.status in ("failed", "late"):
-                self._notice("client-failed", f"round {number}, {record.client}: {record.message}")
-            item = delivery(answer, self.model.setup_digest)
-            if item is not None and (item.client, item.setup_digest) not in self.delivered:
-                deliveries.append(item)
-                self.delivered.add((item.client, item.setup_digest))
-        return aggregator, sorted(updates, key=lambda record: record.client), deliveries
+        broadcast = Broadcast(instruction, self.model.setup, delta, self.participation.acknowledgements())
+        collected = self.driver.run(
+            TrainingPhase(
+                number,
+                broadcast,
+                self._requests(broadcast, cohort, number),
+                self.book.aggregator(number, step.state, cohort, self.release.limit),
+                max_bytes=self.book.max_reply_bytes,
+                stated=self.release.stated,
+                settled=partial(self._settled, number),
+            )
+        )
+        given = {(item.client, item.setup_digest): item for item in collected.deliveries}
+        new = [given[key] for key in given if key not in self.delivered]
+        self.delivered |= set(given)
+        return replace(collected, deliveries=new)
+
+    def _settled(self, number: int, record: UpdateRecord) -> None:
+        self.observe(ClientAnswered(number, record))
+        self._note_data(number, record)
+        if record.code == Code.BUDGET_SPENT:
+            self._notice("budget-spent", f"round {number}, {record.client}: {record.message}")
+        if record.status in ("failed", "late"):
+            self._notice("client-failed", f"round {number}, {record.client}: {record.message}")
 
     def _note_data(self, number: int, record: UpdateRecord) -> None:
         """Say once what became of records that a client could not use as they are."""
@@ -258,22 +278,21 @@ class Coordinator:
             return ()
         with timer.phase("evaluation"):
             self.observe(PhaseStarted(number, "evaluation"))
-            central = evaluate_centrally(self.model.runtime, state)
+            central = evaluate_centrally(self.model.require_runtime(), state)
             return central + (self._evaluate_federated(number, state) if settings.federated else ())
 
     def _evaluate_federated(self, number: int, state: Arrays) -> tuple[EvaluationRecord, ...]:
         broadcast = Broadcast(self.book.evaluate(number, state), self.model.setup)
-        tally = EvaluationTally(self.book.max_reply_bytes)
-        for answer in self._exchange(broadcast, sorted(self.participants), number, MessageType.EVALUATE):
-            tally.add(answer)
-        for problem in tally.problems:
+        requests = self._requests(broadcast, sorted(self.participants), number)
+        records, problems = self.driver.run(
+            EvaluationPhase(number, broadcast, requests, self.book.max_reply_bytes)
+        )
+        for problem in problems:
             self._notice("evaluation-missing", f"round {number}, {problem}")
-        return tally.records()
+        return records
 
-    def _exchange(self, broadcast: Broadcast, cohort: list[str], number: int, message_type: str) -> Any:
-        rounds = self.config.rounds
-        terms = ExchangeOptions(message_type, str(number), rounds.deadline, rounds.retries, self.stopped)
-        requests = [
+    def _requests(self, broadcast: Broadcast, cohort: list[str], number: int) -> list[Request]:
+        return [
             broadcast.request(
                 client,
                 self.participants[client].node_id,
@@ -282,7 +301,6 @@ class Coordinator:
             )
             for client in cohort
         ]
-        return exchange(self.grid, requests, terms, broadcast.follow_up)
 
     def _commit(
         self, record: RoundRecord, state: Arrays, residual: Arrays | None, deliveries: list[Delivery]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
-from fedft.coordinator.broadcast import read_reply
-from fedft.coordinator.exchange import Answer
+from flwr.app import MessageType
+
+from fedft.coordinator.broadcast import Broadcast, read_reply
+from fedft.coordinator.exchange import Answer, Request
 from fedft.errors import Code, FedftError
 from fedft.store import EvaluationRecord
 from fedft.tensors import Arrays
@@ -30,16 +33,39 @@ def records_of(metrics: Metrics, scope: str) -> tuple[EvaluationRecord, ...]:
     return whole, *(EvaluationRecord(scope, name, sizes[name], groups[name]) for name in sorted(groups))
 
 
-class EvaluationTally:
-    """Joins the clients' own evaluations, each weighted by its number of samples."""
+class EvaluationPhase:
+    """Asks every participant to measure a state on its own data and joins what they say.
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    Each evaluation is weighted by its number of samples.
+
+    Args:
+        number: of the round.
+        broadcast: the instruction.
+        requests: one for each participant.
+        max_bytes: cap on an envelope.
+
+    """
+
+    message_type = MessageType.EVALUATE
+
+    def __init__(
+        self, number: int, broadcast: Broadcast, requests: Sequence[Request], max_bytes: int
+    ) -> None:
+        self.number = number
+        self._broadcast, self._requests, self._max_bytes = broadcast, requests, max_bytes
         self._examples = 0
         self._sums: dict[str, float] = defaultdict(float)
-        self.problems: list[str] = []
+        self._problems: list[str] = []
 
-    def add(self, answer: Answer) -> None:
+    def request(self) -> Sequence[Request]:
+        """Ask every participant."""
+        return self._requests
+
+    def follow_up(self, answer: Answer) -> Request | None:
+        """Send the setup, or the whole state, to a client that lacks it."""
+        return self._broadcast.follow_up(answer)
+
+    def take(self, answer: Answer) -> None:
         """Add one client's answer; what is not an evaluation is kept as a problem."""
         client = answer.request.client
         try:
@@ -51,15 +77,15 @@ class EvaluationTally:
                     Code.UNEXPECTED_REPLY, f"sent {type(reply).__name__}: {getattr(reply, 'message', '')}"
                 )
         except Exception as error:
-            self.problems.append(f"{client}: {as_peer_error(error)}")
+            self._problems.append(f"{client}: {as_peer_error(error)}")
             return
         self._examples += reply.num_examples
         for name, value in reply.metrics.items():
             self._sums[name] += reply.num_examples * value
 
-    def records(self) -> tuple[EvaluationRecord, ...]:
-        """Return the joint metrics; nothing when no client evaluated."""
+    def close(self) -> tuple[tuple[EvaluationRecord, ...], list[str]]:
+        """Return the joint metrics, nothing when no client evaluated, and who did not and why."""
         if not self._examples:
-            return ()
+            return (), self._problems
         means = {name: total / self._examples for name, total in sorted(self._sums.items())}
-        return (EvaluationRecord("federated", "", self._examples, means),)
+        return (EvaluationRecord("federated", "", self._examples, means),), self._problems

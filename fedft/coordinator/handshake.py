@@ -1,98 +1,162 @@
-"""Asking every connected node who it is, and checking that it can take part."""
+"""The first phase of a run: every connected node says who it is, and whether it can take part is checked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from flwr.app import MessageType
-from flwr.serverapp import Grid
 
 from fedft.coordinator.broadcast import Broadcast, read_reply
 from fedft.coordinator.collect import answer_record
-from fedft.coordinator.exchange import Answer, ExchangeOptions, exchange
-from fedft.coordinator.instructions import InstructionBuilder
-from fedft.coordinator.participants import Participant, Participants, wait_for_nodes
+from fedft.coordinator.exchange import Answer, Request
+from fedft.coordinator.participants import Participant, Participants
 from fedft.errors import Code, FedftError
 from fedft.store import Delivery, UpdateRecord
-from fedft.wire import Hello, Refusal
+from fedft.wire import Hello, Instruction, InstructionKind, ModelRef, Refusal, RoundRef, Setup
 from fedft.wire.peer_error import as_peer_error
+from fedft.wire.setups import setup_digest
 
-_CONNECT_TIMEOUT = 120.0
+_MAX_GREETING = 1 << 20
 
 
-def handshake(
-    grid: Grid, book: InstructionBuilder, *, wanted: int, stopped: Callable[[], bool] = lambda: False
-) -> tuple[Participants, list[UpdateRecord], list[Delivery]]:
-    """Say hello to every node; return those that can take part, a record of each, and what was delivered.
+@dataclass(frozen=True)
+class Greeting:
+    """What a handshake gave: who can take part, a record of every node, what was delivered.
 
-    Of two nodes that claim the same client the later one is left out, with FEDFT-6103.
+    Of two nodes that claim the same client the later one is left out, with FEDFT-6103. ``base_digest`` is the
+    run's: the one asked for, or the one that all sites agree on.
+    """
 
-    Raises:
-        FedftError: FEDFT-6101 when fewer than ``wanted`` clients can take part.
+    participants: Participants
+    records: list[UpdateRecord]
+    deliveries: list[Delivery]
+    base_digest: str
+
+
+class HandshakePhase:
+    """Says hello to every node; the configuration travels with it, the frame does not yet.
+
+    Args:
+        run_id: of the run.
+        config_json: its configuration.
+        model: what is known of its model; an empty base digest is filled in with the sites' own, which must
+            be one and the same.
+        nodes: who is connected.
+        wanted: participants that the run needs.
+        deadline: in seconds.
 
     """
-    nodes = wait_for_nodes(grid, wanted, timeout=_CONNECT_TIMEOUT, stopped=stopped)
-    instruction, setup = book.hello()
-    broadcast = Broadcast(instruction, setup)
-    requests = [broadcast.request(f"node-{node}", node, has_setup=False) for node in nodes]
-    rounds = book.config.rounds
-    terms = ExchangeOptions(MessageType.QUERY, "0", rounds.deadline, rounds.retries, stopped)
-    participants: Participants = {}
-    records, deliveries = dict[int, UpdateRecord](), list[Delivery]()
-    for answer in exchange(grid, requests, terms, broadcast.follow_up):
-        member, record = _settle(answer, book, participants)
-        records[answer.request.node_id] = record
-        if member is None:
-            continue
-        participants[member.client] = member
-        deliveries.append(Delivery(member.client, instruction.setup_digest))
-    named = _named_once(records, participants)
-    _require(participants, wanted, named)
-    return dict(sorted(participants.items())), named, deliveries
+
+    number = 0
+    message_type = MessageType.QUERY
+
+    def __init__(
+        self,
+        run_id: str,
+        config_json: str,
+        model: ModelRef,
+        nodes: Sequence[int],
+        *,
+        wanted: int,
+        deadline: float,
+    ) -> None:
+        setup = Setup(config_json)
+        instruction = Instruction(
+            round=RoundRef(run_id, 0),
+            kind=InstructionKind.HELLO,
+            model=model,
+            setup_digest=setup_digest(setup),
+            deadline_seconds=deadline,
+        )
+        self._broadcast = Broadcast(instruction, setup)
+        self._setup_digest = instruction.setup_digest
+        self._base_digest, self._nodes, self._wanted = model.base_digest, nodes, wanted
+        self._participants: Participants = {}
+        self._bases: dict[str, list[str]] = defaultdict(list)
+        self._records: dict[int, UpdateRecord] = {}
+
+    def request(self) -> list[Request]:
+        """Ask every node."""
+        return [self._broadcast.request(f"node-{node}", node, has_setup=False) for node in self._nodes]
+
+    def follow_up(self, answer: Answer) -> Request | None:
+        """Nothing can be lacking: everything was sent."""
+        return self._broadcast.follow_up(answer)
+
+    def take(self, answer: Answer) -> None:
+        """Take one node's answer."""
+        node = answer.request.node_id
+        hello, self._records[node] = _read(answer, self._base_digest, self._participants)
+        if hello is not None:
+            self._participants[hello.client_id] = Participant(hello.client_id, node, hello.num_examples)
+            self._bases[hello.base_digest].append(hello.client_id)
+
+    def close(self) -> Greeting:
+        """Return who can take part.
+
+        Raises:
+            FedftError: FEDFT-6101 when they are too few, FEDFT-6111 when the base digest is theirs to say
+                and they say different ones.
+
+        """
+        records = _named_once(self._records, self._participants)
+        if len(self._participants) < self._wanted:
+            reasons = "; ".join(
+                f"{r.client}: {r.code} {r.message}".strip() for r in records if r.status != "accepted"
+            )
+            raise FedftError(
+                Code.TOO_FEW_CLIENTS,
+                f"{len(self._participants)} of {self._wanted} clients can take part: {reasons}",
+            )
+        return Greeting(
+            dict(sorted(self._participants.items())),
+            records,
+            [Delivery(client, self._setup_digest) for client in self._participants],
+            self._base_digest or _agreed(self._bases),
+        )
 
 
-def _settle(
-    answer: Answer, book: InstructionBuilder, known: Participants
-) -> tuple[Participant | None, UpdateRecord]:
+def _agreed(bases: dict[str, list[str]]) -> str:
+    if len(bases) == 1:
+        return next(iter(bases))
+    groups = "; ".join(f"{digest[:16]}…: {', '.join(sorted(bases[digest]))}" for digest in sorted(bases))
+    raise FedftError(
+        Code.BASES_DISAGREE,
+        f"the sites hold {len(bases)} different base models: {groups}",
+        hint="give all sites the same model.source and model.revision",
+    )
+
+
+def _read(answer: Answer, base_digest: str, known: Participants) -> tuple[Hello | None, UpdateRecord]:
     if answer.failure:
         return None, answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
     client = ""
     try:
-        reply = read_reply(answer.envelope, book.max_reply_bytes)
+        reply = read_reply(answer.envelope, _MAX_GREETING)
         client = reply.client_id if isinstance(reply, Refusal | Hello) else ""
         if isinstance(reply, Refusal):
             raise FedftError(reply.code, reply.message)
         if not isinstance(reply, Hello):
             raise FedftError(Code.UNEXPECTED_REPLY, f"answered hello with {type(reply).__name__}")
-        _check_base(reply, book)
+        _check_base(reply, base_digest)
         _check_unique(reply, answer.request.node_id, known)
     except Exception as problem:
         error = as_peer_error(problem)
         return None, answer_record(answer, "refused", client=client, code=error.code, message=error.message)
-    member = Participant(reply.client_id, answer.request.node_id, reply.num_examples)
-    return member, answer_record(answer, "accepted", client=member.client, num_examples=reply.num_examples)
+    return reply, answer_record(answer, "accepted", client=client, num_examples=reply.num_examples)
 
 
-def _check_base(hello: Hello, book: InstructionBuilder) -> None:
-    expected = book.model.runtime.base_digest
-    if hello.base_digest != expected:
+def _check_base(hello: Hello, expected: str) -> None:
+    if not hello.base_digest:
+        raise FedftError(Code.BASE_MODEL_MISMATCH, "the client names no base model")
+    if expected and hello.base_digest != expected:
         raise FedftError(
             Code.BASE_MODEL_MISMATCH,
             f"base model digest {hello.base_digest[:16]}…, the run's is {expected[:16]}…",
             hint="the client holds other weights; check model.source and model.revision",
         )
-
-
-def _named_once(records: Mapping[int, UpdateRecord], participants: Participants) -> list[UpdateRecord]:
-    """Return the records, sorted by name, those that claim a name that is taken under their node's."""
-    taken, named = set(participants), list[UpdateRecord]()
-    for node, record in sorted(records.items()):
-        if record.status != "accepted" and record.client in taken:
-            record = replace(record, client=f"{record.client}#{node}")
-        taken.add(record.client)
-        named.append(record)
-    return sorted(named, key=lambda record: record.client)
 
 
 def _check_unique(hello: Hello, node_id: int, known: Participants) -> None:
@@ -105,12 +169,12 @@ def _check_unique(hello: Hello, node_id: int, known: Participants) -> None:
         )
 
 
-def _require(participants: Participants, wanted: int, records: Sequence[UpdateRecord]) -> None:
-    if len(participants) >= wanted:
-        return
-    reasons = "; ".join(
-        f"{r.client}: {r.code} {r.message}".strip() for r in records if r.status != "accepted"
-    )
-    raise FedftError(
-        Code.TOO_FEW_CLIENTS, f"{len(participants)} of {wanted} clients can take part: {reasons}"
-    )
+def _named_once(records: Mapping[int, UpdateRecord], participants: Participants) -> list[UpdateRecord]:
+    """Return the records, sorted by name, those that claim a name that is taken under their node's."""
+    taken, named = set(participants), list[UpdateRecord]()
+    for node, record in sorted(records.items()):
+        if record.status != "accepted" and record.client in taken:
+            record = replace(record, client=f"{record.client}#{node}")
+        taken.add(record.client)
+        named.append(record)
+    return sorted(named, key=lambda record: record.client)

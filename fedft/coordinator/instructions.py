@@ -12,11 +12,9 @@ from fedft.config import RunConfig
 from fedft.coordinator.server_model import ServerModel
 from fedft.coordinator.server_update import ServerUpdate
 from fedft.tensors import Arrays
-from fedft.wire import Instruction, InstructionKind, ModelRef, RoundRef, Setup
-from fedft.wire.setups import setup_digest
+from fedft.wire import Instruction, InstructionKind, ModelRef, RoundRef
 
 _REPLY_OVERHEAD = 1 << 20
-_DENSE = make_codec("dense")
 
 
 @dataclass(frozen=True)
@@ -26,51 +24,26 @@ class InstructionBuilder:
     run_id: str
     config: RunConfig
     model: ServerModel
-    manifest: Manifest
+
+    @property
+    def manifest(self) -> Manifest:
+        """Names and shapes of what is exchanged."""
+        return self.model.manifest
 
     @property
     def max_reply_bytes(self) -> int:
-        """No reply may be larger than the dense state and a mebibyte."""
-        return 4 * self.manifest.total_elements + _REPLY_OVERHEAD
+        """The cap on a reply."""
+        return max_reply_bytes(self.manifest)
 
-    def hello(self) -> tuple[Instruction, Setup]:
-        """Ask who is there; the configuration travels with it, the frame does not yet."""
-        setup = Setup(self.model.setup.config_json)
-        instruction = Instruction(
-            round=RoundRef(self.run_id, 0),
-            kind=InstructionKind.HELLO,
-            model=self._model_ref(""),
-            setup_digest=setup_digest(setup),
-            deadline_seconds=self.config.rounds.deadline,
-        )
-        return instruction, setup
+    def reference(self, state: str = "") -> ModelRef:
+        """Name the run's model and a state of it by their digests."""
+        model = self.model
+        return ModelRef(model.base_digest, model.frame_digest, self.manifest.digest(), state)
 
     def train(self, number: int, state: Arrays, max_norm: float = 0.0) -> Instruction:
         """Ask for a round of local training on ``state``, with updates clipped to ``max_norm`` (0: not)."""
         instruction = self._with_state(InstructionKind.TRAIN, number, state)
         return replace(instruction, max_update_norm=max_norm)
-
-    def sketch(self) -> Instruction:
-        """Ask for a noised sketch of a client's gradients; ``manifest`` is then the sketch's."""
-        return Instruction(
-            round=RoundRef(self.run_id, 0),
-            kind=InstructionKind.SKETCH,
-            model=self._model_ref(""),
-            setup_digest=self.model.setup_digest,
-            accepted_codecs=(_DENSE.spec,),
-            deadline_seconds=self.config.rounds.deadline,
-        )
-
-    def sketch_aggregator(self, cohort: list[str]) -> RoundAggregator:
-        """Return what takes the mean of the sketches of this cohort."""
-        return RoundAggregator(
-            self.manifest,
-            round=RoundRef(self.run_id, 0),
-            model=self._model_ref(""),
-            cohort=cohort,
-            weighting="uniform",
-            accepted=(_DENSE.spec,),
-        )
 
     def as_delta(self, instruction: Instruction, base: Arrays, shards: tuple[Shard, ...]) -> Instruction:
         """Return the same instruction with the state as ``base`` plus what ``shards`` code."""
@@ -96,7 +69,7 @@ class InstructionBuilder:
         return RoundAggregator(
             self.manifest,
             round=RoundRef(self.run_id, number),
-            model=self._model_ref(state_digest(state)),
+            model=self.reference(state_digest(state)),
             cohort=cohort,
             weighting=rounds.weighting,
             accepted=(self._codec.spec,),
@@ -113,7 +86,7 @@ class InstructionBuilder:
         return Instruction(
             round=RoundRef(self.run_id, number),
             kind=kind,
-            model=self._model_ref(state_digest(state)),
+            model=self.reference(state_digest(state)),
             setup_digest=self.model.setup_digest,
             global_state=tuple(make_codec("dense").encode(state, self.manifest, CodecContext())),
             accepted_codecs=(self._codec.spec,),
@@ -125,6 +98,7 @@ class InstructionBuilder:
         """Return the seed that all share for the codecs of a round."""
         return hashlib.sha256(f"codec\0{self.config.seed}\0{number}".encode()).digest()
 
-    def _model_ref(self, state: str) -> ModelRef:
-        model = self.model
-        return ModelRef(model.runtime.base_digest, model.frame_digest, self.manifest.digest(), state)
+
+def max_reply_bytes(manifest: Manifest) -> int:
+    """Return the cap on a reply: no larger than the dense state and a mebibyte."""
+    return 4 * manifest.total_elements + _REPLY_OVERHEAD

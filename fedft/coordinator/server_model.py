@@ -1,62 +1,152 @@
-"""What the server knows of the model: base, frame, manifest, and the state that rounds change."""
+"""What the server knows of the model: frame, manifest, start, and the base itself where it is needed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NoReturn
 
-from fedft.adapters import Frames
+from torch import nn
+
+from fedft.adapters import Frames, resolve_targets
+from fedft.adapters.frozen import shape_of
+from fedft.codecs import Manifest
 from fedft.config import RunConfig
-from fedft.config.load import to_json
-from fedft.store import RunStore
+from fedft.errors import Code, FedftError
+from fedft.models.skeleton import load_skeleton
+from fedft.registries import METHODS, TASKS
+from fedft.store import RunRecord, RunStore
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
 from fedft.wire import Setup
 from fedft.wire.setups import setup_digest
 
+Shapes = dict[str, tuple[int, int]]
+
 
 @dataclass(frozen=True)
 class ServerModel:
-    """The server's own copy of the model, adapters attached, and the setup that clients need.
+    """What a run's instructions are about, and the setup that clients need.
 
     ``setup`` carries the frame unless clients can recompute it bit for bit; what it carries is counted
-    in the run's bytes.
+    in the run's bytes. ``runtime`` is the server's own copy of the model, None where it needs none.
     """
 
-    runtime: ModelRuntime
+    base_digest: str
     frame_digest: str
     setup: Setup
     initial_state: Arrays
+    runtime: ModelRuntime | None = None
 
-    @property
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Names and shapes of what is exchanged."""
+        return Manifest.of(self.initial_state)
+
+    @cached_property
     def setup_digest(self) -> str:
         """SHA-256 over the setup's parts; a client that holds it is not sent it again."""
         return setup_digest(self.setup)
 
+    def require_runtime(self) -> ModelRuntime:
+        """Return the server's copy of the model; FEDFT-2115 where it was not loaded."""
+        if self.runtime is None:
+            raise FedftError(Code.ATTACHMENT_STATE, "the server has not loaded the base model")
+        return self.runtime
 
-def prepare_model(
-    config: RunConfig,
-    store: RunStore,
-    frame_digest: str = "",
-    build: Callable[[ModelRuntime], Frames] = ModelRuntime.build_frames,
-) -> ServerModel:
-    """Load the base model and build its frame, or read the frame that the run has used so far.
+
+class ServerBase:
+    """The base model as the server has it: loaded where the run needs that, else its layers' shapes.
+
+    It is loaded to evaluate, and for a new run's frame of weights or gradients or the start of a head that is
+    trained; not otherwise.
 
     Args:
-        config: the run's configuration.
-        store: keeps the frame under its digest.
-        frame_digest: of the run to resume; empty for a new run.
-        build: makes a new run's frame.
+        config: of the run.
+        new: whether no round of the run is committed, its start among them.
+        pinned: the digest that the run's base has, empty while nobody has said it.
+
+    Raises:
+        FedftError: FEDFT-2010 when the server's base is not the run's; what loading raises.
 
     """
-    runtime = ModelRuntime(config)
-    if frame_digest:
-        frames = runtime.method.read_frames(store.read_frame(frame_digest))
-        frames.require_digest(frame_digest)
-        runtime.start_from_public()
+
+    def __init__(self, config: RunConfig, *, new: bool, pinned: str = "") -> None:
+        self.config = config
+        self.method = METHODS.get(config.method)
+        self._skeleton: nn.Module | None = None
+        self.runtime: ModelRuntime | None = None
+        trains_head = config.adapter.train_head and TASKS.get(config.task.kind).has_head
+        reads_base = self.method.frame_facts(config).needs != "nothing"
+        if config.evaluation.every or (new and (reads_base or trains_head)):
+            self.runtime = ModelRuntime(config)
+        self.digest = pinned if self.runtime is None else self.runtime.base_digest
+        if pinned and self.digest != pinned:
+            raise FedftError(
+                Code.BASE_MODEL_MISMATCH,
+                f"base model digest {self.digest[:16]}…, the run's is {pinned[:16]}…",
+                hint="the weights at model.source have changed since the run began",
+            )
+
+    def target_shapes(self) -> Shapes:
+        """Return (out, in) of every layer to be adapted."""
+        if self.runtime is not None:
+            return self.runtime.target_shapes()
+        model = self._layers()
+        return {name: shape_of(model.get_submodule(name)) for name in self._targets(model)}
+
+    def build_frames(self) -> Frames:
+        """Make a new run's frame; raises as ``Method.build_frames``."""
+        if self.runtime is not None:
+            return self.runtime.build_frames()
+        model = self._layers()
+        return self.method.build_frames(model, self._targets(model), self.config, _no_gradients)
+
+    def start(self, frames: Frames) -> Arrays:
+        """Return the state that training starts from; the runtime has the frames attached from then on."""
+        if self.runtime is None:
+            return {name: value.numpy() for name, value in frames.base_state().items()}
+        self.runtime.attach(frames)
+        return self.runtime.state()
+
+    def _layers(self) -> nn.Module:
+        if self._skeleton is None:
+            self._skeleton = load_skeleton(self.config.model, self.config.task)
+        return self._skeleton
+
+    def _targets(self, model: nn.Module) -> list[str]:
+        patterns = self.config.adapter.targets
+        return resolve_targets(model, "auto" if patterns == ("auto",) else list(patterns))
+
+
+def prepare_model(
+    base: ServerBase, store: RunStore, run: RunRecord, make: Callable[[], Frames]
+) -> ServerModel:
+    """Return what a run's instructions are about; its base digest may be the sites' to say.
+
+    Args:
+        base: of the run.
+        store: keeps the frame under its digest, and the state of round 0.
+        run: new or interrupted.
+        make: makes a new run's frame.
+
+    """
+    if run.frame_digest:
+        frames = base.method.read_frames(store.read_frame(run.frame_digest))
+        frames.require_digest(run.frame_digest)
+        if base.runtime is not None:
+            base.runtime.start_from_public()
     else:
-        frames = build(runtime)
+        frames = make()
         store.write_frame(frames.digest(), frames.to_bytes())
-    runtime.attach(frames)
-    shipped = b"" if runtime.frame_is_reproducible else frames.to_bytes()
-    return ServerModel(runtime, frames.digest(), Setup(to_json(config), shipped), runtime.state())
+    shipped = b"" if base.method.frame_facts(base.config).reproducible else frames.to_bytes()
+    setup, start = Setup(run.config, shipped), base.start(frames)
+    if store.last_round(run.id) is not None:
+        start = store.state(run.id, 0)
+    runtime = base.runtime if base.config.evaluation.every else None
+    return ServerModel(base.digest, frames.digest(), setup, start, runtime)
+
+
+def _no_gradients() -> NoReturn:
+    raise FedftError(Code.ATTACHMENT_STATE, "gradients need a base model that is loaded")

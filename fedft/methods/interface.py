@@ -29,7 +29,8 @@ class FrameFacts:
         name: how it is made, as a site's policy names it.
         reproducible: whether every machine computes the same bits, so that it need not be shipped.
         reads_data: whether it depends on samples, and so reveals something about them.
-        needs: what besides shapes it is made of; gradients are of the mean loss on public records.
+        needs: what besides shapes, or the clients' messages, it is made of; gradients are of the mean loss on
+            public records. With nothing, training starts from what the base computes: ``Frames.base_state``.
         changes_base: whether it replaces the base weight, which a quantised one cannot take.
         made_by: the server, of what it has itself, or the clients, of their own data.
 

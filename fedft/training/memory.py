@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fedft.adapters import resolve_targets
 from fedft.config import RunConfig
-from fedft.errors import Code, FedftError
-from fedft.models.sources import resolve_source
+from fedft.models.skeleton import model_maker
 from fedft.privacy.models.interface import privacy_model
-from fedft.registries import QUANT, TASKS
+from fedft.registries import QUANT
 from fedft.training.memory_plan import MemoryPlan, plan_memory
 
 
@@ -30,25 +28,10 @@ def plan_run(config: RunConfig, *, batch: int = 0, tokens: int = 0) -> MemoryPla
             cannot be planned), and those of ``resolve_targets``.
 
     """
-    from transformers import AutoConfig
-
-    task = TASKS.get(config.task.kind)
-    place, revision = resolve_source(config.model.source), config.model.revision or None
-    try:
-        described = AutoConfig.from_pretrained(place, revision=revision, **task.model_changes(config.task))
-    except (OSError, ValueError) as error:
-        raise FedftError(
-            Code.MODEL_LOAD_FAILED,
-            f"cannot read the configuration of the model {config.model.source}: {error}",
-            hint="without network, download it elsewhere and name its folder in model.source",
-        ) from error
     patterns = config.adapter.targets
 
-    def make() -> Any:
-        return task.auto_class().from_config(described, dtype=getattr(torch, config.model.dtype))
-
     return plan_memory(
-        make,
+        model_maker(config.model, config.task),
         lambda model: resolve_targets(model, "auto" if patterns == ("auto",) else list(patterns)),
         rank=config.adapter.rank,
         batch=batch or config.training.micro_batch_size or config.training.batch_size,

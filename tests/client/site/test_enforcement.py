@@ -17,9 +17,9 @@ import fedft.client.worker.training as training
 from fedft.client.site.config import SiteConfig
 from fedft.client.site.identity import ClientIdentity
 from fedft.client.worker.worker import Worker
-from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.load import to_json
+from fedft.coordinator.handshake import HandshakePhase
 from fedft.coordinator.instructions import InstructionBuilder
 from fedft.coordinator.server_model import ServerModel
 from fedft.privacy.accounting.accountants import COARSE, pld_epsilon
@@ -30,10 +30,12 @@ from fedft.training.model_runtime import ModelRuntime
 from fedft.wire import (
     Hello,
     Instruction,
+    InstructionKind,
     Refusal,
     Reply,
     Setup,
     Update,
+    decode_instruction,
     decode_reply,
     encode_instruction,
     seal,
@@ -87,18 +89,19 @@ class Hub:
         runtime.attach(frames)
         shipped = b"" if runtime.frame_is_reproducible else frames.to_bytes()
         setup = Setup(to_json(self.config), shipped)
-        self.model = ServerModel(runtime, frames.digest(), setup, runtime.state())
-        self.book = InstructionBuilder(
-            "run-1", self.config, self.model, Manifest.of(self.model.initial_state)
-        )
+        self.model = ServerModel(runtime.base_digest, frames.digest(), setup, runtime.state(), runtime)
+        self.book = InstructionBuilder("run-1", self.config, self.model)
         self.worker = Worker()
 
     def train(self, number: int = 1) -> Instruction:
         return replace(self.book.train(number, self.model.initial_state), setup=self.model.setup)
 
     def hello(self) -> Instruction:
-        instruction, setup = self.book.hello()
-        return replace(instruction, setup=setup)
+        phase = HandshakePhase(
+            "run-1", to_json(self.config), self.book.reference(), [1], wanted=1, deadline=60.0
+        )
+        (request,) = phase.request()
+        return decode_instruction(open_(request.envelope, max_bytes=2**30))
 
     def ask(self, instruction: Instruction, identity: ClientIdentity) -> Reply:
         return decode_reply(
@@ -268,7 +271,7 @@ def test_a_frame_is_not_computed_from_gradients_here(hub: Hub) -> None:
 
 
 def test_a_sketch_is_made_only_for_a_frame_of_sketches(hub: Hub) -> None:
-    instruction = replace(hub.book.sketch(), setup=hub.model.setup)
+    instruction = replace(hub.train(), kind=InstructionKind.SKETCH)
 
     assert hub.ask(instruction, ClientIdentity(0, 3)).code == "FEDFT-8323"
 
