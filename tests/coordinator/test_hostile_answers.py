@@ -14,10 +14,10 @@ from flwr.app import Context, Error, Message
 from client_app.app import app as honest_app
 from fedft.aggregation import RoundAggregator
 from fedft.codecs import Manifest
-from fedft.config.schema import PrivacySection
-from fedft.coordinator import collect
+from fedft.coordinator.broadcast import Broadcast
+from fedft.coordinator.central_mechanism import ExactMean
 from fedft.coordinator.collect import record_reply
-from fedft.coordinator.evaluation import EvaluationTally
+from fedft.coordinator.evaluation import EvaluationPhase
 from fedft.coordinator.exchange import Answer, Request
 from fedft.store import RoundRecord, RunStore, UpdateRecord
 from fedft.transport.flower_records import pack, unpack
@@ -117,14 +117,14 @@ def test_a_hostile_evaluation_is_left_out_of_the_mean(tmp_path: Path) -> None:
 def test_an_error_without_a_code_in_reading_an_answer_refuses_that_client_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = collect.stated_privacy
+    real = ExactMean.stated
 
-    def broken(update: Update, privacy: PrivacySection) -> dict[str, float]:
+    def broken(self: ExactMean, update: Update) -> Any:
         if update.client_id == "client-001":
             raise ZeroDivisionError("in the server's own code")
-        return real(update, privacy)
+        return real(self, update)
 
-    monkeypatch.setattr(collect, "stated_privacy", broken)
+    monkeypatch.setattr(ExactMean, "stated", broken)
     config = tiny_config(tmp_path, **{"rounds.min_replies": 2, "rounds.total": 1})
     store, run = run_inline(config)
     refused = [update for update in store.rounds(run.id)[1].updates if update.status == "refused"]
@@ -161,13 +161,14 @@ def _round(number: int, part: dict[str, bytes]) -> RoundRecord:
         cohort=list(part),
         weighting="uniform",
     )
-    tally = EvaluationTally(1 << 20)
+    broadcast: Broadcast = None  # type: ignore[assignment]  # nobody is asked
+    tally = EvaluationPhase(number, broadcast, [], 1 << 20)
     updates: list[UpdateRecord] = []
     for client, data in part.items():
         answer = Answer(Request(client, 1, b""), data)
-        updates.append(record_reply(answer, aggregator, 1 << 20, PrivacySection()))
-        tally.add(answer)
-    return RoundRecord(number, "00" * 32, updates=tuple(updates), evaluations=tally.records())
+        updates.append(record_reply(answer, aggregator, 1 << 20, lambda _update: None))
+        tally.take(answer)
+    return RoundRecord(number, "00" * 32, updates=tuple(updates), evaluations=tally.close()[0])
 
 
 def _payload(envelope: bytes) -> bytes:
