@@ -77,8 +77,18 @@ def rollback(
 
 
 def _run_facts(run: RunRecord) -> dict[str, Any]:
-    names = ("id", "name", "status", "rounds", "created_at", "final_digest", "error", "version")
-    return {name: getattr(run, name) for name in names} | {"total_rounds": _total_rounds(run)}
+    names = (
+        "id",
+        "name",
+        "status",
+        "rounds",
+        "created_at",
+        "final_digest",
+        "error",
+        "version",
+        "total_rounds",
+    )
+    return {name: getattr(run, name) for name in names}
 
 
 def _runs_table(runs: list[RunRecord]) -> Table:
@@ -87,16 +97,10 @@ def _runs_table(runs: list[RunRecord]) -> Table:
 
     table = new_table("run", "status", "rounds", "started (UTC)", "final state", left=("status",))
     for run in runs:
-        rounds = f"{run.rounds}/{_total_rounds(run)}"
+        rounds = f"{run.rounds}/{run.total_rounds}"
         digest = run.final_digest[:12] or "–"
         table.add_row(cell(run.id, "bold"), styled_status(run.status), rounds, moment(run.created_at), digest)
     return table
-
-
-def _total_rounds(run: RunRecord) -> int:
-    from fedft.config.load import from_json
-
-    return from_json(run.config).rounds.total
 
 
 def _print_run(run: RunRecord, rounds: list[RoundRecord]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,12 @@ def to_json(config: RunConfig) -> str:
     return json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
 
+@lru_cache(maxsize=32)
 def from_json(text: str | bytes) -> RunConfig:
-    """Inverse of :func:`to_json`; FEDFT-1003 when the text is not a valid configuration."""
+    """Inverse of :func:`to_json`; FEDFT-1003 when the text is not a valid configuration.
+
+    A configuration cannot be changed, so a process validates the same text once and shares the result.
+    """
     try:
         table = json.loads(text)
     except ValueError as error:

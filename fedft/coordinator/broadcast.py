@@ -17,9 +17,13 @@ from fedft.wire import (
     decode_reply,
     encode_instruction,
     open_envelope,
+    reply_kind,
     seal,
 )
 from fedft.wire.setups import setup_bytes
+
+_MAX_REQUEST = 2**12
+"""No request for the setup is larger; a larger envelope is not opened to see whether it is one."""
 
 
 class Broadcast:
@@ -91,7 +95,7 @@ def read_reply(envelope: bytes, max_bytes: int) -> Reply:
 def lacks_setup(envelope: bytes) -> bool:
     """Whether an envelope is a client's request for the setup."""
     try:
-        return isinstance(read_reply(envelope, max_bytes=2**16), NeedSetup)
+        return reply_kind(open_envelope(envelope, max_bytes=_MAX_REQUEST)) is NeedSetup
     except FedftError:
         return False
 

@@ -21,7 +21,8 @@ class RunRecord:
     """A run and what identifies its model.
 
     Digests are SHA-256 in hex; ``config`` is the effective configuration as canonical JSON; times are
-    ISO 8601 in UTC.
+    ISO 8601 in UTC. ``rounds`` is the number of the last committed round, ``total_rounds`` what the
+    configuration asks for; the store reads both, nobody writes them.
     """
 
     id: str
@@ -36,6 +37,7 @@ class RunRecord:
     error: str = ""
     rounds: int = 0
     version: str = ""
+    total_rounds: int = 0
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,9 @@ from fedft.store.records import (
 )
 from fedft.tensors import Arrays
 
+_READ = ("rounds", "total_rounds")
+"""Columns of a run's record that are computed when it is read."""
+
 
 class RunStore:
     """The store of one folder: ``fedft.sqlite`` (WAL), ``states/`` and ``frames/`` named by digest.
@@ -67,7 +70,7 @@ class RunStore:
             created_at=now.isoformat(timespec="microseconds"),
             version=fedft.__version__,
         )
-        values = {key: value for key, value in vars(record).items() if key != "rounds"}
+        values = {key: value for key, value in vars(record).items() if key not in _READ}
         with self._transaction() as connection:
             connection.execute(insert(schema.runs).values(**values))
         return record
@@ -318,7 +321,11 @@ def _runs_with_rounds() -> Any:
         .subquery()
     )
     return (
-        select(schema.runs, func.coalesce(last.c.rounds, 0).label("rounds"))
+        select(
+            schema.runs,
+            func.coalesce(last.c.rounds, 0).label("rounds"),
+            func.coalesce(func.json_extract(schema.runs.c.config, "$.rounds.total"), 0).label("total_rounds"),
+        )
         .outerjoin(last, last.c.run_id == schema.runs.c.id)
         .order_by(schema.runs.c.created_at, schema.runs.c.id)
     )

@@ -1,6 +1,6 @@
 """Messages between server and client, their bytes, and the envelope around them."""
 
-from fedft.wire.decode import FEATURES, decode_instruction, decode_reply
+from fedft.wire.decode import FEATURES, decode_instruction, decode_reply, reply_kind
 from fedft.wire.encode import encode_instruction, encode_reply
 from fedft.wire.envelope import WIRE_VERSION, key_id, open_envelope, seal
 from fedft.wire.messages import (
@@ -39,5 +39,6 @@ __all__ = [
     "encode_reply",
     "key_id",
     "open_envelope",
+    "reply_kind",
     "seal",
 ]

@@ -39,6 +39,15 @@ from fedft.wire.v1 import tensors_pb2 as tensors
 FEATURES: frozenset[str] = frozenset()
 """Features that this build understands when a message requires them."""
 
+_BYTES = 2  # protobuf's wire type of a sub-message
+_REPLIES: dict[int, type[Reply]] = {
+    pb.Reply.UPDATE_FIELD_NUMBER: Update,
+    pb.Reply.EVALUATION_FIELD_NUMBER: Evaluation,
+    pb.Reply.HELLO_FIELD_NUMBER: Hello,
+    pb.Reply.REFUSAL_FIELD_NUMBER: Refusal,
+    pb.Reply.NEED_SETUP_FIELD_NUMBER: NeedSetup,
+}
+
 MAX_NAME = 256
 MAX_TEXT = 4096
 MAX_METRICS = 64
@@ -87,6 +96,14 @@ def decode_instruction(payload: bytes) -> Instruction:
         required_features=tuple(message.required_features),
         max_update_norm=max_norm,
     )
+
+
+def reply_kind(payload: bytes) -> type[Reply] | None:
+    """Return what a serialised reply claims to be, from its first byte; None for no kind known here.
+
+    It costs nothing and promises nothing: ``decode_reply`` checks the rest.
+    """
+    return _REPLIES.get(payload[0] >> 3) if payload and payload[0] & 7 == _BYTES else None
 
 
 def decode_reply(payload: bytes) -> Reply:

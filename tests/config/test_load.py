@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedft.config import RunConfig, load_config, parse_overrides
+from fedft.config import RunConfig, load, load_config, parse_overrides
 from fedft.config.load import check, from_json, parse_value, to_json
 from fedft.errors import FedftError
 
@@ -271,3 +271,12 @@ def test_stored_json_that_is_no_configuration_is_an_error(text: str, code: str) 
     with pytest.raises(FedftError) as error:
         from_json(text)
     assert error.value.code == code
+
+
+def test_a_process_validates_one_configuration_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = to_json(load_config("demo", {"seed": 4242}))
+    seen = []
+    monkeypatch.setattr(load, "check", lambda table: seen.append(table) or check(table))
+
+    assert from_json(text) is from_json(text)
+    assert len(seen) == 1

@@ -391,3 +391,11 @@ def test_a_killed_process_leaves_whole_rounds(tmp_path: Path) -> None:
             )
         store.close()
     assert reported > 4
+
+
+def test_a_run_says_how_many_rounds_it_is_to_have(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    add_run(store, rounds=2)
+    store.create_run("bare", "{}")
+
+    assert [(run.rounds, run.total_rounds) for run in store.runs()] == [(2, 2), (0, 0)]

@@ -28,6 +28,7 @@ from fedft.wire import (
     decode_reply,
     encode_reply,
     open_envelope,
+    reply_kind,
     seal,
 )
 
@@ -131,11 +132,13 @@ class InstructionHandler:
             return journalled
         self._require_disk()
         payload = self._ask(work, path)
-        signed, reply = seal(payload, self._key), decode_reply(payload)
-        if isinstance(reply, Update | Evaluation):
+        signed, kind = seal(payload, self._key), reply_kind(payload)
+        if kind in (Update, Evaluation):
             self._journal.keep(instruction, signed)
-        elif isinstance(reply, Refusal):
-            self._declined(FedftError(reply.code, reply.message), instruction.round)
+        elif kind is Refusal:
+            refusal = decode_reply(payload)
+            assert isinstance(refusal, Refusal)
+            self._declined(FedftError(refusal.code, refusal.message), instruction.round)
         return signed
 
     def _refusal(self, error: FedftError, about: RoundRef) -> bytes:

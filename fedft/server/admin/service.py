@@ -253,9 +253,8 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         return RunState(**self._run_values(run))
 
     def _run_values(self, run: RunRecord) -> dict[str, Any]:
-        total = from_json(run.config).rounds.total
         state = self._runner.state(run, self._registry.wanted().get(run.id))
-        return {**asdict(run), "state": state, "total_rounds": total}
+        return {**asdict(run), "state": state}
 
     def _whole_run(self, reference: str) -> RunDetail:
         run = self._store.run(reference)
