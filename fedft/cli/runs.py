@@ -105,6 +105,7 @@ def _runs_table(runs: list[RunRecord]) -> Table:
 
 def _print_run(run: RunRecord, rounds: list[RoundRecord]) -> None:
     from fedft.cli.summary import (
+        averaging_line,
         comparison_table,
         privacy_table,
         quality_table,
@@ -126,6 +127,8 @@ def _print_run(run: RunRecord, rounds: list[RoundRecord]) -> None:
         out.print("no round is committed yet")
         return
     out.print(f"bytes {traffic_line(rounds)}")
+    if line := averaging_line(rounds):
+        out.print(f"averaging {line}")
     out.print(f"time  {time_line(rounds)}")
     quality = (_rounds_table(rounds), quality_table(rounds), comparison_table(rounds))
     for table in (*quality, privacy_table(rounds), _seconds_table(rounds), _setbacks_table(rounds)):

@@ -164,6 +164,7 @@ def _print_way_on(store: RunStore, run_id: str) -> None:
 
 def _print_end(store: RunStore, run_id: str, *, json: bool, report: Path | None = None) -> None:
     from fedft.cli.summary import (
+        averaging_line,
         comparison_table,
         headline,
         privacy_table,
@@ -185,6 +186,8 @@ def _print_end(store: RunStore, run_id: str, *, json: bool, report: Path | None 
             out.print(table)
             out.print()
     out.print(f"sent    {traffic_line(rounds)}", soft_wrap=True)
+    if line := averaging_line(rounds):
+        out.print(f"average {line}", soft_wrap=True)
     out.print(f"state   {run.final_digest}", style="dim", soft_wrap=True)
     if report is not None:
         out.print(f"report  [bold]{report}[/]", soft_wrap=True)

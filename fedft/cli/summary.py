@@ -104,6 +104,15 @@ def traffic_line(rounds: Sequence[RoundRecord]) -> str:
     )
 
 
+def averaging_line(rounds: Sequence[RoundRecord]) -> str:
+    """Say what averaging got wrong in the last round and at worst; empty for a method that is exact."""
+    errors = facts.averaging_errors(rounds)
+    if not errors:
+        return ""
+    worst = max(errors, key=lambda pair: pair[1])
+    return f"error {errors[-1][1]:.3g} of the mean change, at most {worst[1]:.3g} (round {worst[0]})"
+
+
 def time_line(rounds: Sequence[RoundRecord]) -> str:
     """Say how long the committed rounds took."""
     count = len(facts.training_rounds(rounds))

@@ -39,6 +39,8 @@ from fedft.coordinator.sketch_phase import SketchPhase, with_sketches
 from fedft.coordinator.timing import PhaseTimer
 from fedft.coordinator.training_phase import Collected, TrainingPhase
 from fedft.errors import Code, FedftError
+from fedft.methods.averaging import AveragingError
+from fedft.registries import METHODS
 from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
 from fedft.tensors import Arrays
 from fedft.training.sketch import sketch_manifest, sketch_plan
@@ -180,8 +182,9 @@ class Coordinator:
         """Carry out one round on the state of ``step``, which the last round made of ``before``."""
         timer = PhaseTimer()
         cohort = self.release.draw(number, self._able(number))
+        error = self._averaging_error(step.state)
         with timer.phase("training"):
-            collected = self._train(number, before, step, cohort)
+            collected = self._train(number, before, step, cohort, None if error is None else error.add)
         updates = collected.updates
         if not self._enough(updates, len(cohort)):
             if self.participation.note_spent(updates):
@@ -190,6 +193,7 @@ class Coordinator:
         with timer.phase("aggregation"):
             seed = self.book.codec_seed(number + 1)
             mean, stated = self.release.release(number, collected.aggregator, updates)
+            missed = None if error is None else error.relative(mean)
             new = self.book.downlink().apply(step.state, mean, step.residual, seed)
         evaluations = self._evaluations(number, new.state, timer)
         record = timer.record(
@@ -200,10 +204,16 @@ class Coordinator:
             residual_digest="" if new.residual is None else state_digest(new.residual),
             privacy=stated,
             next_max_norm=self.release.max_norm,
+            averaging_error=missed,
         )
         self._commit(record, new.state, new.residual, collected.deliveries)
         self.participation.note(number, updates)
         return new
+
+    def _averaging_error(self, state: Arrays) -> AveragingError | None:
+        """Return what measures the averaging of a round, None where it is exact."""
+        method = METHODS.get(self.config.method)
+        return None if method.exact else AveragingError(method, self.model.frames, state)
 
     def _able(self, number: int) -> list[str]:
         """Return the clients that have privacy budget left."""
@@ -233,7 +243,14 @@ class Coordinator:
             hint=f"mend the clients, then resume run {self.run.id}",
         )
 
-    def _train(self, number: int, before: Arrays, step: RoundState, cohort: list[str]) -> Collected:
+    def _train(
+        self,
+        number: int,
+        before: Arrays,
+        step: RoundState,
+        cohort: list[str],
+        witness: Callable[[Arrays, int], None] | None,
+    ) -> Collected:
         self.observe(PhaseStarted(number, "training", len(cohort)))
         instruction = self.book.train(number, step.state, self.release.max_norm)
         delta = self.book.as_delta(instruction, before, step.shards) if step.shards else None
@@ -243,7 +260,7 @@ class Coordinator:
                 number,
                 broadcast,
                 self._requests(broadcast, cohort, number),
-                self.book.aggregator(number, step.state, cohort, self.release.limit),
+                self.book.aggregator(number, step.state, cohort, self.release.limit, witness),
                 max_bytes=self.book.max_reply_bytes,
                 stated=self.release.stated,
                 settled=partial(self._settled, number),

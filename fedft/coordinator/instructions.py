@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedft.aggregation import RoundAggregator
@@ -11,6 +12,7 @@ from fedft.codecs.configured import configured_codec
 from fedft.config import RunConfig
 from fedft.coordinator.server_model import ServerModel
 from fedft.coordinator.server_update import ServerUpdate
+from fedft.registries import METHODS
 from fedft.tensors import Arrays
 from fedft.wire import Instruction, InstructionKind, ModelRef, RoundRef
 
@@ -51,19 +53,25 @@ class InstructionBuilder:
 
     def downlink(self) -> ServerUpdate:
         """Return how means become states in this run."""
-        name = self.config.codec.downlink
-        return ServerUpdate(None if name == "dense" else make_codec(name), self.manifest)
+        method, name = METHODS.get(self.config.method), self.config.codec.downlink
+        return ServerUpdate(method, None if name == "dense" else make_codec(name), self.manifest)
 
     def evaluate(self, number: int, state: Arrays) -> Instruction:
         """Ask for an evaluation of ``state`` on the client's held-out data."""
         return self._with_state(InstructionKind.EVALUATE, number, state)
 
     def aggregator(
-        self, number: int, state: Arrays, cohort: list[str], max_norm: float = 0.0
+        self,
+        number: int,
+        state: Arrays,
+        cohort: list[str],
+        max_norm: float = 0.0,
+        witness: Callable[[Arrays, int], None] | None = None,
     ) -> RoundAggregator:
         """Return the round's aggregator, which accepts updates of this cohort to this state only.
 
-        An update's norm may be ``max_norm`` (0: ``rounds.max_update_norm``).
+        An update's norm may be ``max_norm`` (0: ``rounds.max_update_norm``). ``witness`` is shown every
+        update that counts.
         """
         rounds = self.config.rounds
         return RoundAggregator(
@@ -76,6 +84,7 @@ class InstructionBuilder:
             seed=self.codec_seed(number),
             max_weight=rounds.max_weight,
             max_norm=max_norm or rounds.max_update_norm,
+            witness=witness,
         )
 
     @property

@@ -35,6 +35,7 @@ class ServerModel:
 
     base_digest: str
     frame_digest: str
+    frames: Frames
     setup: Setup
     initial_state: Arrays
     runtime: ModelRuntime | None = None
@@ -145,7 +146,7 @@ def prepare_model(
     if store.last_round(run.id) is not None:
         start = store.state(run.id, 0)
     runtime = base.runtime if base.config.evaluation.every else None
-    return ServerModel(base.digest, frames.digest(), setup, start, runtime)
+    return ServerModel(base.digest, frames.digest(), frames, setup, start, runtime)
 
 
 def _no_gradients() -> NoReturn:

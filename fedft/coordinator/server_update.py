@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedft.codecs import Codec, CodecContext, Manifest, Shard, decode
+from fedft.methods import Method
 from fedft.tensors import Arrays
 
 
@@ -27,24 +28,25 @@ class RoundState:
 class ServerUpdate:
     """Applies means to states. With a codec the state moves by what the coded difference decodes to.
 
-    Server and clients then compute ``state + decoded`` from the same bytes, so they hold the same bits,
+    Server and clients then compute the method's next state from the same bytes, so they hold the same bits,
     and error feedback at the server keeps what one broadcast leaves out for the next.
     """
 
+    method: Method
     codec: Codec | None
     manifest: Manifest
 
     def apply(self, state: Arrays, mean: Arrays, residual: Arrays | None, seed: bytes) -> RoundState:
         """Return the state after a round; ``seed`` is that of the round whose broadcast carries it."""
         if self.codec is None:
-            return RoundState({name: state[name] + mean[name] for name in state})
+            return RoundState(self.method.next_state(state, mean))
         wanted = mean if residual is None else {name: mean[name] + residual[name] for name in mean}
         rounding = np.random.default_rng(int.from_bytes(seed[:8], "little"))
         context = CodecContext(seed=seed, generator=rounding)
         shards = tuple(self.codec.encode(wanted, self.manifest, context))
         applied = decode(shards, self.manifest, context)
         return RoundState(
-            {name: state[name] + applied[name] for name in state},
+            self.method.next_state(state, applied),
             shards,
             {name: wanted[name] - applied[name] for name in wanted},
         )

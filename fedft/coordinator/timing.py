@@ -36,6 +36,7 @@ class PhaseTimer:
         residual_digest: str = "",
         privacy: PrivacyStatement | None = None,
         next_max_norm: float = 0.0,
+        averaging_error: float | None = None,
     ) -> RoundRecord:
         """Return the round's record with the times so far."""
         seconds = time.monotonic() - self._start
@@ -49,4 +50,5 @@ class PhaseTimer:
             tuple(evaluations),
             privacy=privacy,
             next_max_norm=next_max_norm,
+            averaging_error=averaging_error,
         )

@@ -81,6 +81,11 @@ def coding_error(updates: Iterable[UpdateRecord]) -> float | None:
     return sum(errors) / len(errors) if errors else None
 
 
+def averaging_errors(rounds: Iterable[RoundRecord]) -> list[tuple[int, float]]:
+    """Return (round, error) where averaging was measured, which is where it is not exact."""
+    return [(record.round, record.averaging_error) for record in rounds if record.averaging_error is not None]
+
+
 def peak_memory(rounds: Iterable[RoundRecord]) -> float | None:
     """Return the most bytes that a client's training held above its start; None where nobody said."""
     held = [update.metrics.get("peak_memory", 0.0) for record in rounds for update in record.updates]

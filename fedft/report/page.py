@@ -18,6 +18,7 @@ from fedft.config.load import from_json
 from fedft.config.render import to_toml
 from fedft.errors import Code, FedftError
 from fedft.privacy.models.interface import privacy_model
+from fedft.registries import METHODS
 from fedft.report import facts, format, plots
 from fedft.report.spending import spending
 from fedft.statements import PrivacyStatement
@@ -92,6 +93,8 @@ def render(
             stated=_last_statement(rounds),
             rounds=rounds,
             coding=_coding(rounds, parameters),
+            averaging=facts.averaging_errors(rounds),
+            method=config.method,
             memory=_memory(rounds, plan),
             codec=config.codec.name,
             metrics=facts.metrics_of(rounds),
@@ -177,7 +180,7 @@ def _summary(config: RunConfig) -> str:
         f"model {config.model.source}",
         config.task.kind,
         f"{clients} client{'s' if clients > 1 else ''} ({config.data.partition.kind})",
-        f"{adapter.initialiser}, rank {adapter.rank}",
+        f"{config.method} ({METHODS.get(config.method).frame_facts(config).name}), rank {adapter.rank}",
         f"{config.rounds.total} round{'s' if config.rounds.total > 1 else ''}",
         f"seed {config.seed}",
     )

@@ -84,6 +84,8 @@ _STATEMENTS = (
 )
 """Statements as values of their own; what earlier versions did not keep of them is 0 or empty."""
 
+_AVERAGING_ERROR = ("ALTER TABLE rounds ADD COLUMN averaging_error FLOAT",)
+
 
 def _unnumbered(connection: sqlite3.Connection) -> int:
     """Return the version that versions 1 and 2 kept in a table of their own; 0 for a new file."""
@@ -94,7 +96,7 @@ def _unnumbered(connection: sqlite3.Connection) -> int:
 
 RUN_STORE = Schema(
     "a run store",
-    (_TABLES, _PRIVACY_OF_ROUNDS, _NUMBERED_BY_SQLITE, _STATEMENTS),
+    (_TABLES, _PRIVACY_OF_ROUNDS, _NUMBERED_BY_SQLITE, _STATEMENTS, _AVERAGING_ERROR),
     unusable=Code.STORE_UNUSABLE,
     unknown=Code.STORE_FORMAT_UNKNOWN,
     unnumbered=_unnumbered,

@@ -90,7 +90,8 @@ class RoundRecord:
 
     ``residual_digest`` names what the broadcast's codec left out, empty without a codec. ``privacy`` is what
     the server states of its own noise (client-level privacy), None without it; ``next_max_norm`` is then the
-    bound of the next round's updates.
+    bound of the next round's updates. ``averaging_error`` is what averaging got wrong, as a share of the mean
+    change of the weights (``AveragingError``), None where the run's method averages exactly.
     """
 
     round: int
@@ -103,3 +104,4 @@ class RoundRecord:
     committed_at: str = ""
     privacy: PrivacyStatement | None = None
     next_max_norm: float = 0.0
+    averaging_error: float | None = None

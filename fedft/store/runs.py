@@ -344,6 +344,7 @@ def _round_values(record: RoundRecord) -> dict[str, Any]:
         "phases": record.phases,
         "privacy": record.privacy,
         "next_max_norm": record.next_max_norm,
+        "averaging_error": record.averaging_error,
         "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

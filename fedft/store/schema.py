@@ -66,6 +66,7 @@ rounds = Table(
     Column("phases", JSON, nullable=False),
     Column("privacy", Statement, nullable=False),
     Column("next_max_norm", Float, nullable=False),
+    Column("averaging_error", Float, nullable=True),
     Column("committed_at", String, nullable=False),
 )
 

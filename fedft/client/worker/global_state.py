@@ -21,7 +21,7 @@ def load_global_state(context: InstructionContext, states: StateCache) -> Arrays
     refuse_private_frame(runtime.config, frame)
     runtime.attach_once(frame, instruction.model.frame_digest)
     context.require_base()
-    state = states.of(instruction, runtime.manifest)
+    state = states.of(instruction, runtime.manifest, runtime.method)
     if state is not None:
         runtime.load(state)
     return state

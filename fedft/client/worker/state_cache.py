@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 from fedft.codecs import CodecContext, Manifest, decode, state_digest
 from fedft.errors import Code, FedftError
+from fedft.methods import Method
 from fedft.tensors import Arrays
 from fedft.wire import Instruction
 
@@ -18,7 +19,7 @@ class StateCache:
     def __init__(self) -> None:
         self._states: OrderedDict[str, Arrays] = OrderedDict()
 
-    def of(self, instruction: Instruction, manifest: Manifest) -> Arrays | None:
+    def of(self, instruction: Instruction, manifest: Manifest, method: Method) -> Arrays | None:
         """Return the state that an instruction carries, or None when it is a difference to an unknown one.
 
         Raises:
@@ -32,7 +33,7 @@ class StateCache:
             return None
         state = decode(instruction.global_state, manifest, CodecContext(seed=instruction.codec_seed))
         if base is not None:
-            state = {name: base[name] + state[name] for name in base}
+            state = method.next_state(base, state)
         found = state_digest(state)
         if found != expected:
             raise FedftError(

@@ -44,8 +44,7 @@ class TrainingHandler:
     def _train(self, context: InstructionContext, model: PrivacyModel, state: Arrays) -> Update:
         instruction, privacy = context.instruction, local_privacy(model)
         local = privacy.train(context)
-        trained = context.runtime.state()
-        change = {name: trained[name] - state[name] for name in state}
+        change = context.runtime.method.update(state, context.runtime.state())
         delta, told = privacy.clip(context, change)
         shards, lost = self._encode(context, model, delta)
         metrics = local.metrics | {"codec_error": lost} | told

@@ -89,7 +89,9 @@ class Hub:
         runtime.attach(frames)
         shipped = b"" if runtime.frame_is_reproducible else frames.to_bytes()
         setup = Setup(to_json(self.config), shipped)
-        self.model = ServerModel(runtime.base_digest, frames.digest(), setup, runtime.state(), runtime)
+        self.model = ServerModel(
+            runtime.base_digest, frames.digest(), frames, setup, runtime.state(), runtime
+        )
         self.book = InstructionBuilder("run-1", self.config, self.model)
         self.worker = Worker()
 
