@@ -11,7 +11,7 @@ from fedft.registries import FRAMES
 if TYPE_CHECKING:
     from torch import nn
 
-    from fedft.adapters import FrameSet, SampleGradients
+    from fedft.adapters import AdaptedLinear, FrameSet, SampleGradients
     from fedft.config import RunConfig
 
 
@@ -66,6 +66,14 @@ class FedSB(Method):
     def trained_elements(self, shape: tuple[int, int], rank: int) -> int:
         """Return r², whatever the shape."""
         return rank**2
+
+    def planned_layer(self, module: nn.Module, rank: int) -> AdaptedLinear:
+        """Put a square adapter without values on a module."""
+        from fedft.adapters import AdaptedLinear
+        from fedft.adapters.frozen import shape_of
+        from fedft.adapters.planned import SquareSizes
+
+        return AdaptedLinear(module, SquareSizes(shape_of(module), rank))
 
 
 FEDSB = FedSB()

@@ -16,7 +16,7 @@ from fedft.tensors import Arrays
 if TYPE_CHECKING:
     from torch import nn
 
-    from fedft.adapters import Frames, SampleGradients
+    from fedft.adapters import AdapterLayer, Frames, SampleGradients
     from fedft.config import RunConfig
     from fedft.config.rules import Contradiction
 
@@ -95,6 +95,10 @@ class Method(ABC):
     @abstractmethod
     def trained_elements(self, shape: tuple[int, int], rank: int) -> int:
         """Return how many numbers are trained for a weight of shape (out, in)."""
+
+    @abstractmethod
+    def planned_layer(self, module: nn.Module, rank: int) -> AdapterLayer:
+        """Put the adapter of a rank on a module whose tensors may have no memory, to plan a training step."""
 
     def contradictions(self, config: RunConfig) -> Iterator[Contradiction]:
         """Yield what this method cannot be combined with; imports no model library."""

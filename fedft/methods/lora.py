@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from fedft.adapters import SampleGradients
     from fedft.adapters.lora_frame import LoraFrameSet
+    from fedft.adapters.lora_linear import LoraLinear
     from fedft.config import RunConfig
 
 
@@ -64,6 +65,15 @@ class LoraMethod(Method):
         """Return ``r · out`` for B, and ``r · in`` for A where it is trained."""
         rows, columns = shape
         return rank * (rows + columns) if self.train_a else rank * rows
+
+    def planned_layer(self, module: nn.Module, rank: int) -> LoraLinear:
+        """Put a LoRA layer without values on a module."""
+        import torch
+
+        from fedft.adapters.frozen import shape_of
+        from fedft.adapters.lora_linear import LoraLinear
+
+        return LoraLinear(module, torch.empty(rank, shape_of(module)[1]), scale=1.0, train_a=self.train_a)
 
 
 class FedIT(LoraMethod):

@@ -7,8 +7,8 @@ import math
 _PERCENT = ("exact_match", "accuracy")
 MEMORY_PARTS = {
     "weights": "frozen weights",
-    "frames": "frames, A and B",
-    "trainable": "R, gradients, optimiser state",
+    "frames": "frozen matrices of the adapters",
+    "trainable": "trained matrices, gradients, optimiser state",
     "workspace": "dense workspace of quantised weights",
     "activations": "activations and temporaries",
 }

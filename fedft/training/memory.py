@@ -11,7 +11,7 @@ from fedft.adapters import resolve_targets
 from fedft.config import RunConfig
 from fedft.models.skeleton import model_maker
 from fedft.privacy.models.interface import privacy_model
-from fedft.registries import QUANT
+from fedft.registries import METHODS, QUANT
 from fedft.training.memory_plan import MemoryPlan, plan_memory
 
 
@@ -33,6 +33,7 @@ def plan_run(config: RunConfig, *, batch: int = 0, tokens: int = 0) -> MemoryPla
     return plan_memory(
         model_maker(config.model, config.task),
         lambda model: resolve_targets(model, "auto" if patterns == ("auto",) else list(patterns)),
+        layer=METHODS.get(config.method).planned_layer,
         rank=config.adapter.rank,
         batch=batch or config.training.micro_batch_size or config.training.batch_size,
         tokens=tokens or config.task.max_length,

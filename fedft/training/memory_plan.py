@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fedft.adapters import AdapterLayer
 from fedft.adapters.frozen import shape_of
 from fedft.adapters.linear import AdaptedLinear
 from fedft.adapters.shared_input import share_inputs
@@ -35,8 +36,9 @@ class MemoryPlan:
 
     Attributes:
         weights: of the frozen model.
-        frames: A and B of every adapted layer, in the compute dtype.
-        trainable: R with its gradient and AdamW's state, float32; with privacy the per-sample gradients too.
+        frames: the frozen matrices of every adapter, in the compute dtype.
+        trainable: what is trained with its gradient and AdamW's state, float32; with privacy the per-sample
+            gradients too.
         workspace: the buffer that quantised weights are dequantised into.
         activations: the most that forward and backward hold at a time besides all that: activations kept for
             backward, logits, temporaries.
@@ -59,6 +61,7 @@ def plan_memory(
     make_model: Callable[[], nn.Module],
     targets: Callable[[nn.Module], Sequence[str]],
     *,
+    layer: Callable[[nn.Module, int], AdapterLayer],
     rank: int,
     batch: int,
     tokens: int,
@@ -66,12 +69,13 @@ def plan_memory(
     private: bool = False,
     checkpointing: bool = False,
 ) -> MemoryPlan:
-    """Estimate the peak memory of a training step with square adapters and AdamW.
+    """Estimate the peak memory of a training step with adapters and AdamW.
 
     Args:
         make_model: builds the transformers model from its configuration, in the dtype of the arithmetic; it
             is called where tensors have no memory.
         targets: gives the names of the modules to adapt.
+        layer: puts an adapter of a rank on a module (``Method.planned_layer``).
         rank: r.
         batch: samples in one forward pass.
         tokens: length of every sample.
@@ -90,7 +94,7 @@ def plan_memory(
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of layers that compare where their buffers lie
-            return _plan(make_model(), targets, rank, batch, tokens, format, private, checkpointing)
+            return _plan(make_model(), targets, layer, rank, batch, tokens, format, private, checkpointing)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise FedftError(
             Code.MEMORY_PLAN_IMPOSSIBLE, f"this model's step cannot be planned: {error}"
@@ -100,6 +104,7 @@ def plan_memory(
 def _plan(
     model: Any,
     targets: Callable[[nn.Module], Sequence[str]],
+    layer: Callable[[nn.Module, int], AdapterLayer],
     rank: int,
     batch: int,
     tokens: int,
@@ -114,19 +119,19 @@ def _plan(
     if format is not None:
         _without_weights(model, format)
     weights = _stored(model)
-    adapters = _adapt(model, names, rank)
+    adapters = _adapt(model, names, layer, rank)
     ids = torch.zeros(batch, tokens, dtype=torch.int64)
     with _Counter() as counter:
         _loss(model(input_ids=ids).logits).backward()  # type: ignore[no-untyped-call]
-    numbers = sum(module.R.numel() for module in adapters)
+    numbers = sum(p.numel() for module in adapters for p in module.trainable().values())
     return MemoryPlan(
         weights=weights,
-        frames=sum(module.A.nbytes + module.B.nbytes for module in adapters),
+        frames=sum(buffer.nbytes for module in adapters for buffer in module.buffers(recurse=False)),
         trainable=4 * numbers * (2 + _OPTIMISER_STATES + (batch if private else 0)),
         workspace=max(
             (layer.stored.workspace(layer.compute_dtype) for layer in _quantised(model)), default=0
         ),
-        activations=counter.peak - 4 * numbers,  # R's gradient is counted as trainable
+        activations=counter.peak - 4 * numbers,  # the gradients are counted as trainable
     )
 
 
@@ -151,36 +156,17 @@ def _without_weights(model: nn.Module, format: QuantFormat) -> None:
         setattr(model.get_submodule(parent), child, layer)
 
 
-@dataclass(frozen=True)
-class _Sizes:
-    """A frame of these sizes, without its values."""
-
-    shape: tuple[int, int]
-    rank: int
-    scale: float = 1.0
-
-    @property
-    def a(self) -> Tensor:
-        return torch.empty(self.rank, self.shape[1])
-
-    @property
-    def b(self) -> Tensor:
-        return torch.empty(self.shape[0], self.rank)
-
-    @property
-    def r0(self) -> Tensor:
-        return torch.empty(self.rank, self.rank)
-
-
-def _adapt(model: nn.Module, names: Sequence[str], rank: int) -> list[AdaptedLinear]:
+def _adapt(
+    model: nn.Module, names: Sequence[str], layer: Callable[[nn.Module, int], AdapterLayer], rank: int
+) -> list[AdapterLayer]:
     """Put the adapters of a run on the model."""
     layers = {}
     for name in names:
         module = model.get_submodule(name)
         parent, _, child = name.rpartition(".")
-        layers[name] = AdaptedLinear(module, _Sizes(shape_of(module), rank))
+        layers[name] = layer(module, rank)
         setattr(model.get_submodule(parent), child, layers[name])
-    share_inputs(layers)
+    share_inputs({name: module for name, module in layers.items() if isinstance(module, AdaptedLinear)})
     return list(layers.values())
 
 

@@ -11,14 +11,20 @@ from torch import Tensor, nn
 
 from fedft.adapters import AdapterLayer, LayerFrames, SampleGradients, build_frames
 from fedft.adapters.frame_file import read_tensors, require_canonical
+from fedft.adapters.frozen import shape_of
 from fedft.config import RunConfig
 from fedft.methods import FrameFacts, Method
 
 
 class DiagonalLinear(AdapterLayer):
+    a: Tensor
+    b: Tensor
+
     def __init__(self, base: nn.Module, a: Tensor, b: Tensor) -> None:
         super().__init__()
-        self.base, self.a, self.b = base, a, b
+        self.base = base
+        self.register_buffer("a", a)
+        self.register_buffer("b", b)
         self.d = nn.Parameter(torch.zeros(len(a)))
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -89,6 +95,10 @@ class Diagonal(Method):
 
     def trained_elements(self, shape: tuple[int, int], rank: int) -> int:
         return rank
+
+    def planned_layer(self, module: nn.Module, rank: int) -> DiagonalLinear:
+        rows, columns = shape_of(module)
+        return DiagonalLinear(module, torch.empty(rank, columns), torch.empty(rows, rank))
 
 
 DIAGONAL = Diagonal()

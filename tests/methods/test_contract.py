@@ -20,7 +20,7 @@ from fedft.config.load import check, from_json
 from fedft.errors import FedftError
 from fedft.methods import Method
 from fedft.methods.averaging import AveragingError
-from fedft.quant import quantise_model
+from fedft.quant import NF4, quantise_model
 from fedft.registries import METHODS
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
@@ -188,7 +188,7 @@ def test_stock_peft_loads_the_export_and_the_merged_model_agrees(
 @pytest.mark.parametrize("name", [name for name in METHOD_NAMES if name != "diagonal"])
 def test_a_quantised_base_can_be_trained_on(name: str) -> None:
     model = tiny_llama()
-    quantise_model(model)
+    quantise_model(model, NF4)
     handle = attach(model, frames_for(METHODS.get(name), model))
     handle.load(tensors(random_state(handle, 6)))
     per_sample_loss(model, tokens()).mean().backward()

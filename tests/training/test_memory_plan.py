@@ -10,10 +10,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, GPT2Config
 from transformers import LlamaConfig as Llama
 
-from fedft.adapters import attach, build_frames, resolve_targets
+from fedft.adapters import SampleGradients, attach, resolve_targets
+from fedft.config.load import check
 from fedft.errors import FedftError
+from fedft.methods.fedsb import FEDSB
 from fedft.quant import INT8, NF4, NF4Weight, QuantFormat, quantise_model
 from fedft.quant.codebook import levels, nested_map
+from fedft.registries import METHODS
 from fedft.training import memory_plan
 from fedft.training.memory_plan import MemoryPlan, plan_memory
 
@@ -40,26 +43,35 @@ def targets(model: nn.Module) -> list[str]:
     return resolve_targets(model, "auto")
 
 
+def no_gradients() -> SampleGradients:
+    raise AssertionError("this frame needs none")
+
+
 def planned(make: Any = llama, **changes: Any) -> MemoryPlan:
-    given = {"rank": 8, "batch": 2, "tokens": 32, "format": NF4}
+    given = {"layer": FEDSB.planned_layer, "rank": 8, "batch": 2, "tokens": 32, "format": NF4}
     return plan_memory(make, targets, **given | changes)
 
 
+@pytest.mark.parametrize("method", ["fedsb", "fedit", "ffa-lora"])
 @pytest.mark.parametrize("format", [NF4, INT8, None], ids=["nf4", "int8", "dense"])
 @pytest.mark.parametrize("make", [llama, gpt2, bert])
-def test_equals_a_real_step(make: Any, format: QuantFormat | None) -> None:
-    plan = planned(make, format=format)
+def test_equals_a_real_step(make: Any, format: QuantFormat | None, method: str) -> None:
+    chosen = METHODS.get(method)
+    plan = planned(make, format=format, layer=chosen.planned_layer)
     model = make().train()
     if format is not None:
         quantise_model(model, format)
     weights = memory_plan._stored(model)
-    handle = attach(model, build_frames(model, targets(model), initialiser="random", rank=8))
+    config = check({"method": method, "adapter": {"rank": 8, "initialiser": "random"}})
+    handle = attach(model, chosen.build_frames(model, targets(model), config, no_gradients))
+    handle.load({name: value + 0.01 for name, value in handle.state().items()})
     ids = torch.zeros(2, 32, dtype=torch.int64)
     with memory_plan._Counter() as counter:
         memory_plan._loss(model(input_ids=ids).logits).backward()
     gradients = sum(p.grad.nbytes for p in handle.trainable_parameters())
     assert plan.weights == weights
-    assert plan.frames == sum(layer.A.nbytes + layer.B.nbytes for layer in handle.layers.values())
+    layers = handle.layers.values()
+    assert plan.frames == sum(b.nbytes for layer in layers for b in layer.buffers(recurse=False))
     assert plan.trainable == 4 * gradients
     # The dense matrix that a real NF4 layer needs comes from the workspace, which the plan names by itself.
     assert plan.activations == pytest.approx(counter.peak - gradients, rel=0.05)
@@ -84,6 +96,7 @@ def test_a_large_model_is_planned_without_its_memory() -> None:
     plan = plan_memory(
         lambda: AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16),
         targets,
+        layer=FEDSB.planned_layer,
         rank=64,
         batch=1,
         tokens=2048,
@@ -106,4 +119,12 @@ def test_nonsense_is_refused() -> None:
     with pytest.raises(FedftError, match="FEDFT-9015"):
         planned(rank=0)
     with pytest.raises(FedftError, match="FEDFT-9015"):
-        plan_memory(lambda: nn.Linear(3, 3), lambda _: [], rank=1, batch=1, tokens=1, format=None)
+        plan_memory(
+            lambda: nn.Linear(3, 3),
+            lambda _: [],
+            layer=FEDSB.planned_layer,
+            rank=1,
+            batch=1,
+            tokens=1,
+            format=None,
+        )
