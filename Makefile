@@ -1,6 +1,7 @@
 # make demo    sets everything up and runs a federation
 # make test    sets everything up and runs lint, types and tests
 # make proto   regenerates fedft/wire/v1 from proto/
+# make reference  regenerates the configuration reference and the Flower tables of pyproject.toml
 # make deploy-demo   a server, three sites and an operator as real processes over mutual TLS
 
 PYTHON ?= python3
@@ -17,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo deploy-demo test lint install proto minilm flwr126 clean
+.PHONY: demo deploy-demo test lint install proto reference minilm flwr126 clean
 
 demo: $(INSTALLED)
 	$(BIN)/fedft demo
@@ -34,9 +35,13 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
+	$(BIN)/python docs/generate.py --check
 
 proto: $(INSTALLED)
 	$(BIN)/python proto/generate.py
+
+reference: $(INSTALLED)
+	$(BIN)/python docs/generate.py
 
 install: $(INSTALLED)
 

@@ -21,7 +21,6 @@ from fedft.codecs import CodecContext, Manifest, Shard, codec_names, decode, dec
 from fedft.codecs.entropy import gap_bytes, huffman
 from fedft.codecs.error_feedback import ErrorFeedback, ResidualIdentity
 from fedft.codecs.selection import largest
-from fedft.codecs.ternary import Ternary
 from fedft.wire import ModelRef, RoundRef, Update, encode_reply, seal
 
 SEED = b"round seed"
@@ -63,7 +62,7 @@ def entropy_bound_bytes(size: int, kept: int) -> float:
 
 
 def ternary_row(size: int, density: float, repeats: int) -> dict[str, float]:
-    state, codec = make_update(size), Ternary(density)
+    state, codec = make_update(size), make_codec("ternary", density=density)
     manifest = Manifest.of(state)
     feedback = ErrorFeedback(ResidualIdentity("run", "", manifest.digest()), manifest)
 
@@ -123,7 +122,7 @@ def model_sizes(density: float) -> dict[str, dict[str, float]]:
             for i in range(matrices)
         }
         manifest = Manifest.of(state)
-        size = wire_bytes(Ternary(density).encode(state, manifest, context()), manifest)
+        size = wire_bytes(make_codec("ternary", density=density).encode(state, manifest, context()), manifest)
         rows[title] = {"wire_bytes": size, "ratio_to_float32": 4 * manifest.total_elements / size}
     return rows
 

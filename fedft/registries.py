@@ -12,6 +12,7 @@ from fedft.registry import Registry
 
 if TYPE_CHECKING:
     from fedft.adapters.initialisers.interface import Initialiser
+    from fedft.codecs.interface import Codec
     from fedft.methods.interface import Method
     from fedft.privacy.models.interface import PrivacyModel
     from fedft.quant.interface import QuantFormat
@@ -66,5 +67,20 @@ PRIVACY_MODELS: Registry[PrivacyModel] = Registry(
         "none": "fedft.privacy.models.none:NONE",
         "example": "fedft.privacy.models.example:EXAMPLE",
         "client": "fedft.privacy.models.client:CLIENT",
+    },
+)
+
+CODECS: Registry[Codec] = Registry(
+    "codec",
+    "fedft.codecs",
+    "fedft.codecs.interface:Codec",
+    {
+        "ternary": "fedft.codecs.ternary:TERNARY_CODEC",
+        "rotated1": "fedft.codecs.rotated:ROTATED1",
+        "rotated2": "fedft.codecs.rotated:ROTATED2",
+        "int4": "fedft.codecs.block_int:INT4",
+        "int8": "fedft.codecs.block_int:INT8",
+        "bf16": "fedft.codecs.dense:BF16",
+        "dense": "fedft.codecs.dense:DENSE_CODEC",
     },
 )

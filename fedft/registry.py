@@ -48,6 +48,11 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[str]:
         return iter(self._claims)
 
+    @property
+    def built_in(self) -> tuple[str, ...]:
+        """The names that are not from other packages, in their order."""
+        return tuple(self._built_in)
+
     def names(self) -> tuple[str, ...]:
         """Return every name: the built-in ones in their order, then those of other packages, sorted."""
         return tuple(self._claims)

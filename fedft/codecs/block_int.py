@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedft.codecs.checks import expect_size, extent, finite_vector, read_scales
 from fedft.codecs.entropy import huffman, unhuffman
-from fedft.codecs.interface import CodecContext, Domain, Sink
+from fedft.codecs.interface import CodecContext, Domain, Fixed, Sink
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import BLOCK_INT, BlockIntParams, CodecSpec, Shard
 from fedft.errors import Code, FedftError
@@ -24,7 +24,7 @@ _MAX_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
-class BlockInt:
+class BlockInt(Fixed):
     """``floor(x/s + u)`` with u uniform in [0, 1) and s = max|x| / largest code: unbiased (QSGD's rounding).
 
     Args:
@@ -38,6 +38,7 @@ class BlockInt:
 
     id: ClassVar[int] = BLOCK_INT
     version: ClassVar[int] = 1
+    params: ClassVar[type[BlockIntParams]] = BlockIntParams
     biased: ClassVar[bool] = False
     needs_state: ClassVar[bool] = False
     integer_grid: ClassVar[bool] = True
@@ -49,6 +50,11 @@ class BlockInt:
                 f"block integers of {self.bits} bits in blocks of {self.block}",
                 hint=f"4 or 8 bits, an even block from 16 to {_MAX_BLOCK}",
             )
+
+    @classmethod
+    def of(cls, params: BlockIntParams) -> BlockInt:
+        """Build the codec that a shard names; raises FEDFT-4011 on parameters out of range."""
+        return cls(params.bits, params.block)
 
     @property
     def name(self) -> str:
@@ -120,6 +126,9 @@ class BlockInt:
                 Code.BLOB_MALFORMED, f"a code is {int(codes.min())}, the lowest is {-self._largest}"
             )
         return codes
+
+
+INT4, INT8 = BlockInt(4), BlockInt(8)
 
 
 class BlockIntDecoded:

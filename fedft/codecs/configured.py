@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from fedft.codecs.interface import Codec
-from fedft.codecs.registry import make_codec
 from fedft.config.schema import CodecSection
+from fedft.registries import CODECS
 
 
 def configured_codec(section: CodecSection) -> Codec:
     """Build the codec of a run's updates."""
-    if section.name == "ternary":
-        return make_codec("ternary", density=section.density, rule=section.rule, alpha=section.alpha)
-    return make_codec(section.name)
+    return CODECS.get(section.name).configured(section.options)
 
 
 def uses_error_feedback(section: CodecSection) -> bool:

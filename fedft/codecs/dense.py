@@ -9,22 +9,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedft.codecs.checks import CHUNK, expect_size, extent, finite_peak, finite_vector, squared_norm
-from fedft.codecs.interface import CodecContext, Domain, Sink
+from fedft.codecs.interface import CodecContext, Domain, Fixed, Sink
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.spec import DENSE, CodecSpec, DenseParams, DenseType, Shard
 from fedft.tensors import Arrays
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Fixed):
     """Little-endian values in the manifest's order; bfloat16 is rounded to nearest, ties to even."""
 
     dtype: DenseType = "float32"
 
     id: ClassVar[int] = DENSE
     version: ClassVar[int] = 1
+    params: ClassVar[type[DenseParams]] = DenseParams
     needs_state: ClassVar[bool] = False
     integer_grid: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, params: DenseParams) -> Dense:
+        """Build the codec that a shard names."""
+        return cls(params.dtype)
 
     @property
     def name(self) -> str:
@@ -59,6 +65,9 @@ class Dense:
         expect_size(shard.blob, width * (end - start), "a dense shard")
         expect_size(shard.scales, 0, "the scales of a dense shard")
         return DenseDecoded(start, np.frombuffer(shard.blob, dtype="<f4" if width == 4 else "<u2"))
+
+
+DENSE_CODEC, BF16 = Dense("float32"), Dense("bfloat16")
 
 
 class DenseDecoded:

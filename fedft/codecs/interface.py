@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedft.codecs.manifest import Manifest
-from fedft.codecs.spec import CodecSpec, Shard
+from fedft.codecs.spec import NAMED, CodecSpec, NamedParams, Shard
+from fedft.options import NoOptions, Options
 from fedft.tensors import Arrays
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
@@ -71,8 +72,19 @@ class Decoded(Protocol):
         """Write the values in the plain domain into the manifest's flat vector."""
 
 
+@runtime_checkable
 class Codec(Protocol):
-    """Turns named float32 arrays into shards and checked shards into values."""
+    """Turns named float32 arrays into shards and checked shards into values.
+
+    What is registered under a name is an instance; ``configured`` makes one with other options of it.
+    """
+
+    @property
+    def options(self) -> type[Options]:
+        """The schema of its options, which are keys of the configuration's section."""
+
+    def configured(self, options: Options) -> Codec:
+        """Return this codec with options, an instance of ``options``."""
 
     @property
     def name(self) -> str:
@@ -121,3 +133,32 @@ class Codec(Protocol):
             FedftError: FEDFT-4012 (tensors), FEDFT-4013 (blob), FEDFT-4014 (scales or values).
 
         """
+
+
+class Fixed:
+    """Of a codec that cannot be configured."""
+
+    options: ClassVar[type[Options]] = NoOptions
+
+    def configured(self, options: Options) -> Self:
+        """Return the codec itself."""
+        return self
+
+
+class Named:
+    """Of a codec that travels under its registered name, with its options as JSON; see ``CodecSpec``."""
+
+    id: ClassVar[int] = NAMED
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    def option_values(self) -> Options:
+        """Return the options that this instance was made with."""
+        return NoOptions()
+
+    @property
+    def spec(self) -> CodecSpec:
+        """What travels with each shard."""
+        return CodecSpec(
+            self.id, self.version, NamedParams(self.name, self.option_values().model_dump_json())
+        )

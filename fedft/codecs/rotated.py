@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedft.codecs.checks import expect_size, extent, finite_vector, read_scales
-from fedft.codecs.interface import CodecContext, Domain, Sink
+from fedft.codecs.interface import CodecContext, Domain, Fixed, Sink
 from fedft.codecs.manifest import Manifest
 from fedft.codecs.rotation import BLOCK, padded_size, rotate, unrotate
 from fedft.codecs.spec import ROTATED, CodecSpec, RotatedParams, Shard
@@ -24,7 +24,7 @@ _BLOCKS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
-class Rotated:
+class Rotated(Fixed):
     """Randomised Hadamard rotation in blocks of 4096, then sign (and magnitude) bits and a factor a block.
 
     The factor ``‖x‖² / ⟨Rx, Q(Rx)⟩`` makes the decoded value unbiased over uniformly random rotations:
@@ -41,6 +41,7 @@ class Rotated:
 
     id: ClassVar[int] = ROTATED
     version: ClassVar[int] = 1
+    params: ClassVar[type[RotatedParams]] = RotatedParams
     biased: ClassVar[bool] = False
     needs_state: ClassVar[bool] = False
     integer_grid: ClassVar[bool] = True
@@ -48,6 +49,11 @@ class Rotated:
     def __post_init__(self) -> None:
         if self.bits not in LEVELS:
             raise FedftError(Code.CODEC_OPTIONS_INVALID, f"rotated with {self.bits} bits", hint="1 or 2")
+
+    @classmethod
+    def of(cls, params: RotatedParams) -> Rotated:
+        """Build the codec that a shard names; raises FEDFT-4011 on parameters out of range."""
+        return cls(params.bits)
 
     @property
     def name(self) -> str:
@@ -103,6 +109,9 @@ class Rotated:
         total = magnitudes.sum(axis=1, dtype=np.float64)
         products = low * inner + high * (total - inner)
         return signs + np.packbits(outer, bitorder="little").tobytes(), products
+
+
+ROTATED1, ROTATED2 = Rotated(1), Rotated(2)
 
 
 class RotatedDecoded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-DENSE, TERNARY, ROTATED, BLOCK_INT = 1, 2, 3, 4
+DENSE, TERNARY, ROTATED, BLOCK_INT, NAMED = 1, 2, 3, 4, 5
 """Codec ids on the wire; never reused (proto/fedft/v1/tensors.proto)."""
 
 DenseType = Literal["float32", "bfloat16"]
@@ -43,7 +43,15 @@ class BlockIntParams:
     block: int
 
 
-Params = DenseParams | TernaryParams | RotatedParams | BlockIntParams
+@dataclass(frozen=True)
+class NamedParams:
+    """A codec of another package: its registered name, and its options as JSON."""
+
+    name: str
+    options: str
+
+
+Params = DenseParams | TernaryParams | RotatedParams | BlockIntParams | NamedParams
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, ValidationError
 
 from fedft.codecs.checks import extent, finite_vector, read_scales
 from fedft.codecs.entropy import ESCAPE, gap_bytes, huffman, positions_of, unhuffman
@@ -16,6 +17,7 @@ from fedft.codecs.manifest import Manifest
 from fedft.codecs.selection import largest
 from fedft.codecs.spec import TERNARY, CodecSpec, Shard, TernaryParams, TernaryRule
 from fedft.errors import Code, FedftError
+from fedft.options import Options
 from fedft.tensors import Arrays
 
 _HEADER = struct.Struct("<II")
@@ -24,59 +26,72 @@ _HEADER = struct.Struct("<II")
 _TINY = np.finfo(np.float32).tiny
 
 
+class TernaryOptions(Options):
+    """What a configuration can say of the codec."""
+
+    density: float = Field(0.1, ge=1e-6, le=1, description="share of the entries kept (ternary)")
+    rule: TernaryRule = Field("least_squares", description="how the ternary scale is chosen")
+    alpha: float = Field(1.0, gt=0, le=1e6, description="factor of the standard deviation (rule compeft)")
+
+
+_DEFAULTS = TernaryOptions()
+
+
 @dataclass(frozen=True)
 class Ternary:
     """Top-k by magnitude over the whole update, coded as gap bytes, Huffman codes and sign bits.
 
     Args:
-        density: share of the entries kept, in (0, 1], to six decimals.
-        rule: ``least_squares`` gives each tensor the factor mean |x| of its kept entries, which minimises
-            the L2 error. ``compeft`` gives all tensors alpha times the standard deviation of the whole
-            update (ComPEFT, arXiv 2311.13171, with top-k over the whole update as in its code).
-        alpha: ComPEFT's factor.
+        settings: density (to six decimals), rule and alpha. The rule ``least_squares`` gives each tensor the
+            factor mean |x| of its kept entries, which minimises the L2 error; ``compeft`` gives all tensors
+            alpha times the standard deviation of the whole update (ComPEFT, arXiv 2311.13171, with top-k over
+            the whole update as in its code).
 
     Needs error feedback: without it a third of what is learned is lost.
 
     """
 
-    density: float = 0.1
-    rule: TernaryRule = "least_squares"
-    alpha: float = 1.0
+    settings: TernaryOptions = _DEFAULTS
 
+    options: ClassVar[type[Options]] = TernaryOptions
     name: ClassVar[str] = "ternary"
     id: ClassVar[int] = TERNARY
     version: ClassVar[int] = 1
+    params: ClassVar[type[TernaryParams]] = TernaryParams
     biased: ClassVar[bool] = True
     needs_state: ClassVar[bool] = True
     integer_grid: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        good = 1e-6 <= self.density <= 1 and self.rule in ("least_squares", "compeft")
-        if not (good and 0 < self.alpha <= 1e6):
-            raise FedftError(
-                Code.CODEC_OPTIONS_INVALID,
-                f"ternary with density {self.density}, rule {self.rule!r}, alpha {self.alpha}",
-                hint="density in (0, 1], rule least_squares or compeft, alpha positive",
-            )
+    def configured(self, options: Options) -> Ternary:
+        """Return the codec with a density, a rule and its factor."""
+        return Ternary(TernaryOptions.model_validate(options.model_dump()))
 
     @classmethod
     def of(cls, params: TernaryParams) -> Ternary:
         """Build the codec that a shard names; raises FEDFT-4011 on parameters out of range."""
+        given: dict[str, object] = {"density": params.density_ppm / 1e6, "rule": params.rule}
+        if params.rule == "compeft" or params.alpha != 0:
+            given["alpha"] = params.alpha
+        try:
+            settings = TernaryOptions.model_validate(given)
+        except ValidationError as error:
+            raise FedftError(
+                Code.CODEC_OPTIONS_INVALID, f"ternary with {given}: {error.errors()[0]['msg']}"
+            ) from None
         if params.rule == "least_squares" and params.alpha != 0:
             raise FedftError(Code.CODEC_OPTIONS_INVALID, "the least-squares rule has no alpha")
-        alpha = params.alpha if params.rule == "compeft" else 1.0
-        return cls(params.density_ppm / 1e6, params.rule, alpha)
+        return cls(settings)
 
     @property
     def spec(self) -> CodecSpec:
         """What travels with each shard."""
-        alpha = self.alpha if self.rule == "compeft" else 0.0
-        return CodecSpec(self.id, self.version, TernaryParams(self._density_ppm, self.rule, alpha))
+        alpha = self.settings.alpha if self.settings.rule == "compeft" else 0.0
+        return CodecSpec(self.id, self.version, TernaryParams(self._density_ppm, self.settings.rule, alpha))
 
     @property
     def bits_per_parameter(self) -> float:
         """The entropy of independent entries: positions, and one bit for each sign."""
-        p = self.density
+        p = self.settings.density
         rest = -(1 - p) * np.log2(1 - p) if p < 1 else 0.0
         return float(-p * np.log2(p) + rest + p)
 
@@ -88,11 +103,11 @@ class Ternary:
         counts = np.diff(np.searchsorted(positions, manifest.offsets))
         means = _means(np.abs(kept), counts)
         scales = means
-        if self.rule == "compeft":
-            scales = np.where(counts > 0, self.alpha * np.std(flat, dtype=np.float64), 0)
+        if self.settings.rule == "compeft":
+            scales = np.where(counts > 0, self.settings.alpha * np.std(flat, dtype=np.float64), 0)
         if not np.all(scales <= np.finfo(np.float32).max):
             raise FedftError(
-                Code.TENSOR_NOT_FINITE, f"alpha {self.alpha} times the deviation is beyond float32"
+                Code.TENSOR_NOT_FINITE, f"alpha {self.settings.alpha} times the deviation is beyond float32"
             )
         if context.error_feedback:
             _require_contraction(scales, means, manifest)
@@ -112,10 +127,13 @@ class Ternary:
 
     @property
     def _density_ppm(self) -> int:
-        return round(self.density * 1e6)
+        return round(self.settings.density * 1e6)
 
     def _kept(self, size: int) -> int:
         return max(1, size * self._density_ppm // 1_000_000)
+
+
+TERNARY_CODEC = Ternary()
 
 
 class TernaryDecoded:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedft.config.named import Named, OpenSection, Section
 from fedft.config.rules import ContradictionError, contradictions
-from fedft.registries import FRAMES, METHODS, PRIVACY_MODELS, QUANT, TASKS
+from fedft.registries import CODECS, FRAMES, METHODS, PRIVACY_MODELS, QUANT, TASKS
 
 
 def _split(value: object) -> object:
@@ -173,17 +173,10 @@ class RoundsSection(Section):
     max_update_norm: float = Field(1e4, gt=0, description="an update with a larger L2 norm is refused")
 
 
-class CodecSection(Section):
+class CodecSection(OpenSection):
     """How the clients' updates travel."""
 
-    name: Literal["ternary", "rotated1", "rotated2", "int4", "int8", "bf16", "dense"] = Field(
-        "ternary", description="codec of the updates"
-    )
-    density: float = Field(0.1, gt=0, le=1, description="share of the entries kept (ternary)")
-    rule: Literal["least_squares", "compeft"] = Field(
-        "least_squares", description="how the ternary scale is chosen"
-    )
-    alpha: float = Field(1.0, gt=0, description="factor of the standard deviation (rule compeft)")
+    name: Annotated[str, Named(CODECS)] = Field("ternary", description="codec of the updates")
     error_feedback: bool = Field(
         True, description="clients keep what ternary leaves out and send it later; without, a third is lost"
     )

@@ -11,6 +11,7 @@ from fedft.codecs.spec import (
     BlockIntParams,
     CodecSpec,
     DenseParams,
+    NamedParams,
     Params,
     RotatedParams,
     Shard,
@@ -49,6 +50,7 @@ _REPLIES: dict[int, type[Reply]] = {
 }
 
 MAX_NAME = 256
+MAX_OPTIONS = 4096
 MAX_TEXT = 4096
 MAX_METRICS = 64
 MAX_CODECS = 32
@@ -256,6 +258,9 @@ def _params(spec: tensors.CodecSpec) -> Params:
             return RotatedParams(spec.rotated.bits)
         case "block_int":
             return BlockIntParams(spec.block_int.bits, spec.block_int.block)
+        case "named":
+            name = _text(spec.named.name, "codec name", MAX_NAME)
+            return NamedParams(name, _text(spec.named.options, "codec options", MAX_OPTIONS))
     raise FedftError(Code.CODEC_UNSUPPORTED, f"codec {spec.id} version {spec.version} is unknown here")
 
 

@@ -8,6 +8,7 @@ from fedft.codecs.spec import (
     BlockIntParams,
     CodecSpec,
     DenseParams,
+    NamedParams,
     RotatedParams,
     Shard,
     TernaryParams,
@@ -182,4 +183,7 @@ def _spec(spec: CodecSpec) -> tensors.CodecSpec:
         case BlockIntParams(bits, block):
             message.block_int.bits = bits
             message.block_int.block = block
+        case NamedParams(name, options):
+            message.named.name = name
+            message.named.options = options
     return message

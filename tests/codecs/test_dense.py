@@ -42,7 +42,7 @@ def test_what_is_not_finite_is_not_encoded_and_the_tensor_is_named(name, bad) ->
 
 
 def test_unknown_names_and_options() -> None:
-    with pytest.raises(FedftError, match="FEDFT-4011"):
+    with pytest.raises(FedftError, match="FEDFT-1010"):
         make_codec("zip")
     with pytest.raises(FedftError, match="FEDFT-4011"):
         make_codec("dense", density=0.1)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from fedft.codecs import CodecContext, Manifest, decode, make_codec
 from fedft.codecs.error_feedback import ErrorFeedback, Pending, ResidualIdentity
-from fedft.codecs.ternary import Ternary
 from fedft.errors import FedftError
 
 SHAPES = {"a": (20, 20), "b": (30,)}
@@ -28,7 +27,7 @@ def random_delta(seed: int) -> dict[str, np.ndarray]:
 
 MANIFEST = Manifest.of(random_delta(0))
 IDENTITY = ResidualIdentity("run-1", "ab" * 32, MANIFEST.digest())
-TERNARY = Ternary(0.1)
+TERNARY = make_codec("ternary", density=0.1)
 
 
 def make_feedback() -> ErrorFeedback:
@@ -124,7 +123,9 @@ class Overshooting:
         return [replace(shard, scales=scales.tobytes())]
 
 
-@pytest.mark.parametrize("codec", [Overshooting(), Ternary(0.1, "compeft", 10.0)])
+@pytest.mark.parametrize(
+    "codec", [Overshooting(), make_codec("ternary", density=0.1, rule="compeft", alpha=10.0)]
+)
 def test_a_code_that_is_no_contraction_is_refused_and_changes_nothing(codec) -> None:
     feedback = make_feedback()
     with pytest.raises(FedftError, match="FEDFT-4018"):

@@ -32,7 +32,7 @@ def entropy_bytes(size: int, kept: int) -> float:
 
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.5, 1.0])
 def test_keeps_the_largest_of_the_whole_update_with_their_signs(density) -> None:
-    decoded = coded(Ternary(density))
+    decoded = coded(make_codec("ternary", density=density))
     flat, out = MANIFEST.flatten(STATE), MANIFEST.flatten(decoded)
     count = int(flat.size * round(density * 1e6) // 10**6)
     kept = np.argsort(-np.abs(flat), kind="stable")[:count]
@@ -42,7 +42,7 @@ def test_keeps_the_largest_of_the_whole_update_with_their_signs(density) -> None
 
 
 def test_least_squares_factor_is_the_minimum_of_the_error() -> None:
-    decoded = coded(Ternary(0.1))
+    decoded = coded(make_codec("ternary", density=0.1))
     for name in ("a", "b"):
         kept = decoded[name] != 0
         scale = np.abs(decoded[name][kept]).max()
@@ -57,7 +57,7 @@ def test_least_squares_factor_is_the_minimum_of_the_error() -> None:
 
 def test_compeft_rule_is_its_formula() -> None:
     """sign(τ)·α·std(τ) over the dense update, one factor for all tensors (arXiv 2311.13171, algorithm 1)."""
-    decoded = coded(Ternary(0.2, "compeft", 1.5))
+    decoded = coded(make_codec("ternary", density=0.2, rule="compeft", alpha=1.5))
     expected = np.float32(1.5 * np.std(MANIFEST.flatten(STATE).astype(np.float64)))
     for name in ("a", "b"):
         assert set(np.abs(decoded[name]).reshape(-1).tolist()) == {0.0, float(expected)}
@@ -66,7 +66,7 @@ def test_compeft_rule_is_its_formula() -> None:
 @pytest.mark.parametrize("density", [0.05, 0.1, 0.2, 0.5])
 def test_within_one_percent_of_the_entropy_bound(density) -> None:
     state = {"R": np.random.default_rng(1).normal(size=1_000_000).astype(np.float32)}
-    (shard,) = Ternary(density).encode(state, Manifest.of(state), CodecContext())
+    (shard,) = make_codec("ternary", density=density).encode(state, Manifest.of(state), CodecContext())
     assert shard.nbytes <= 1.01 * entropy_bytes(1_000_000, int(1e6 * density))
 
 
@@ -75,10 +75,11 @@ def test_error_feedback_refuses_a_factor_of_twice_the_mean() -> None:
     state = {"a": RNG.normal(size=10_000).astype(np.float32)}
     manifest = Manifest.of(state)
     # At 20 % of a Gaussian the mean of the kept is 1.755 deviations, so 3.51 is the limit.
-    assert Ternary(0.2, "compeft", 3.4).encode(state, manifest, context)
+    assert make_codec("ternary", density=0.2, rule="compeft", alpha=3.4).encode(state, manifest, context)
+    codec = make_codec("ternary", density=0.2, rule="compeft", alpha=3.6)
     with pytest.raises(FedftError, match="FEDFT-4018 a "):
-        Ternary(0.2, "compeft", 3.6).encode(state, manifest, context)
-    assert Ternary(0.2, "compeft", 3.6).encode(state, manifest, CodecContext())
+        codec.encode(state, manifest, context)
+    assert codec.encode(state, manifest, CodecContext())
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_bad_options_are_refused(options) -> None:
     ],
 )
 def test_bad_parameters_from_the_wire_are_refused(params) -> None:
-    (shard,) = Ternary(0.1).encode(STATE, MANIFEST, CodecContext())
+    (shard,) = make_codec("ternary", density=0.1).encode(STATE, MANIFEST, CodecContext())
     with pytest.raises(FedftError, match="FEDFT-4011"):
         decode_update([dataclasses.replace(shard, codec=CodecSpec(2, 1, params))], MANIFEST, CodecContext())
 
@@ -128,13 +129,13 @@ def blob(count: int, symbols: bytes, signs: bytes, stated: int | None = None) ->
     ],
 )
 def test_malformed_blobs_are_refused(bad) -> None:
-    (shard,) = Ternary(0.1).encode(STATE, MANIFEST, CodecContext())
+    (shard,) = make_codec("ternary", density=0.1).encode(STATE, MANIFEST, CodecContext())
     with pytest.raises(FedftError, match="FEDFT-4013"):
         decode_update([dataclasses.replace(shard, blob=bad)], MANIFEST, CodecContext())
 
 
 def test_a_scale_for_a_tensor_without_entries_is_refused() -> None:
-    (shard,) = Ternary(0.1).encode(STATE, MANIFEST, CodecContext())
+    (shard,) = make_codec("ternary", density=0.1).encode(STATE, MANIFEST, CodecContext())
     scales = np.frombuffer(shard.scales, dtype="<f4").copy()
     assert scales[2] == 0
     scales[2] = 1.0
@@ -144,5 +145,5 @@ def test_a_scale_for_a_tensor_without_entries_is_refused() -> None:
 
 def test_an_update_of_nothing_is_a_few_bytes() -> None:
     state = {"R": np.zeros(1_000_000, np.float32)}
-    (shard,) = Ternary(0.1).encode(state, Manifest.of(state), CodecContext())
+    (shard,) = make_codec("ternary", density=0.1).encode(state, Manifest.of(state), CodecContext())
     assert shard.nbytes < 30

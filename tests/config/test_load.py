@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -139,13 +138,6 @@ def test_a_private_run_lists_all_that_would_leak() -> None:
 
 def test_without_privacy_nothing_of_it_is_asked_for() -> None:
     assert check({"privacy": {"max_batch": 1}}).privacy.mechanism == "none"
-
-
-def test_the_flower_manifest_lists_every_key() -> None:
-    manifest = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    listed = manifest["tool"]["flwr"]["app"]["config"]["privacy"]
-
-    assert list(listed) == list(RunConfig().privacy.model_dump())
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

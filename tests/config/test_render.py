@@ -2,24 +2,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
 
 from fedft.config import RunConfig, load_config
 from fedft.config.load import check
+from fedft.config.reference import keys, manifest
 from fedft.config.render import to_toml, toml_value
 from fedft.config.templates import TEMPLATES, template
-
-
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every key of the schema with its description."""
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from keys(field.annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field.description or ""
 
 
 def flat(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -31,7 +23,7 @@ def flat(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_every_key_has_a_description() -> None:
-    assert [key for key, description in keys(RunConfig) if not description] == []
+    assert [key.path for key in keys() if not key.facts.get("description")] == []
 
 
 @pytest.mark.parametrize("comments", [True, False])
@@ -41,7 +33,7 @@ def test_toml_has_every_key_and_loads_to_the_same_configuration(comments: bool) 
     table = tomllib.loads(to_toml(config, comments=comments))
 
     assert check(table) == config
-    assert sorted(flat(table)) == sorted(key for key, _ in keys(RunConfig))
+    assert sorted(flat(table)) == sorted(key.path for key in keys())
 
 
 def test_comments_say_meaning_range_and_default() -> None:
@@ -53,8 +45,8 @@ def test_comments_say_meaning_range_and_default() -> None:
     assert "peak learning rate of AdamW [over 0, default 0.001]" in text
     assert "[true | false, default true]\nbefore = true" in text
     assert "default 17]\nseed = 5" in text
-    for _, description in keys(RunConfig):
-        assert description in text
+    for key in keys():
+        assert key.facts["description"] in text
 
 
 def test_lines_are_short() -> None:
@@ -75,7 +67,7 @@ def test_the_demo_template_is_the_demo() -> None:
 
 
 def test_the_minimal_template_has_few_keys_and_the_others_all() -> None:
-    everything = len(list(keys(RunConfig)))
+    everything = len(keys())
 
     assert len(list(flat(tomllib.loads(template("minimal"))))) < 20
     assert len(list(flat(tomllib.loads(template("sst2"))))) == everything
@@ -86,3 +78,11 @@ def test_the_minimal_template_has_few_keys_and_the_others_all() -> None:
 )
 def test_values_come_back(value: Any) -> None:
     assert tomllib.loads(f"v = {toml_value(value)}")["v"] == value
+
+
+def test_the_flower_manifest_lists_every_key_and_no_other() -> None:
+    listed = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["tool"]["flwr"]
+    table = listed["app"]["config"]
+
+    assert table == tomllib.loads(manifest())["tool"]["flwr"]["app"]["config"]
+    assert sorted(flat(table)) == sorted({*(key.path for key in keys()), "config", "resume"})

@@ -21,7 +21,13 @@ def test_generated_code_is_up_to_date() -> None:
 
 
 def test_codec_ids_agree_with_the_proto() -> None:
-    ids = {"DENSE": spec.DENSE, "TERNARY": spec.TERNARY, "ROTATED": spec.ROTATED, "BLOCK_INT": spec.BLOCK_INT}
+    ids = {
+        "DENSE": spec.DENSE,
+        "TERNARY": spec.TERNARY,
+        "ROTATED": spec.ROTATED,
+        "BLOCK_INT": spec.BLOCK_INT,
+        "NAMED": spec.NAMED,
+    }
     assert dict(tensors_pb2.CodecId.items()) == {
         "CODEC_ID_UNSPECIFIED": 0,
         **{f"CODEC_ID_{name}": number for name, number in ids.items()},

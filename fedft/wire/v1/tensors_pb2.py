@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65\x64\x66t/v1/tensors.proto\x12\x08\x66\x65\x64\x66t.v1\"0\n\x0b\x44\x65nseParams\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.fedft.v1.DenseType\"X\n\rTernaryParams\x12\x13\n\x0b\x64\x65nsity_ppm\x18\x01 \x01(\r\x12#\n\x04rule\x18\x02 \x01(\x0e\x32\x15.fedft.v1.TernaryRule\x12\r\n\x05\x61lpha\x18\x03 \x01(\x01\"\x1d\n\rRotatedParams\x12\x0c\n\x04\x62its\x18\x01 \x01(\r\"-\n\x0e\x42lockIntParams\x12\x0c\n\x04\x62its\x18\x01 \x01(\r\x12\r\n\x05\x62lock\x18\x02 \x01(\r\"\xf4\x01\n\tCodecSpec\x12\x1d\n\x02id\x18\x01 \x01(\x0e\x32\x11.fedft.v1.CodecId\x12\x0f\n\x07version\x18\x02 \x01(\r\x12&\n\x05\x64\x65nse\x18\n \x01(\x0b\x32\x15.fedft.v1.DenseParamsH\x00\x12*\n\x07ternary\x18\x0b \x01(\x0b\x32\x17.fedft.v1.TernaryParamsH\x00\x12*\n\x07rotated\x18\x0c \x01(\x0b\x32\x17.fedft.v1.RotatedParamsH\x00\x12-\n\tblock_int\x18\r \x01(\x0b\x32\x18.fedft.v1.BlockIntParamsH\x00\x42\x08\n\x06params\"{\n\x05Shard\x12\x14\n\x0c\x66irst_tensor\x18\x01 \x01(\r\x12\x14\n\x0ctensor_count\x18\x02 \x01(\r\x12\"\n\x05\x63odec\x18\x03 \x01(\x0b\x32\x13.fedft.v1.CodecSpec\x12\x0c\n\x04\x62lob\x18\x04 \x01(\x0c\x12\x14\n\x0cscales_f32le\x18\x05 \x01(\x0c*{\n\x07\x43odecId\x12\x18\n\x14\x43ODEC_ID_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ODEC_ID_DENSE\x10\x01\x12\x14\n\x10\x43ODEC_ID_TERNARY\x10\x02\x12\x14\n\x10\x43ODEC_ID_ROTATED\x10\x03\x12\x16\n\x12\x43ODEC_ID_BLOCK_INT\x10\x04*X\n\tDenseType\x12\x1a\n\x16\x44\x45NSE_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45NSE_TYPE_FLOAT32\x10\x01\x12\x17\n\x13\x44\x45NSE_TYPE_BFLOAT16\x10\x02*e\n\x0bTernaryRule\x12\x1c\n\x18TERNARY_RULE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aTERNARY_RULE_LEAST_SQUARES\x10\x01\x12\x18\n\x14TERNARY_RULE_COMPEFT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65\x64\x66t/v1/tensors.proto\x12\x08\x66\x65\x64\x66t.v1\"0\n\x0b\x44\x65nseParams\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.fedft.v1.DenseType\"X\n\rTernaryParams\x12\x13\n\x0b\x64\x65nsity_ppm\x18\x01 \x01(\r\x12#\n\x04rule\x18\x02 \x01(\x0e\x32\x15.fedft.v1.TernaryRule\x12\r\n\x05\x61lpha\x18\x03 \x01(\x01\"\x1d\n\rRotatedParams\x12\x0c\n\x04\x62its\x18\x01 \x01(\r\"-\n\x0e\x42lockIntParams\x12\x0c\n\x04\x62its\x18\x01 \x01(\r\x12\r\n\x05\x62lock\x18\x02 \x01(\r\",\n\x0bNamedParams\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07options\x18\x02 \x01(\t\"\x9c\x02\n\tCodecSpec\x12\x1d\n\x02id\x18\x01 \x01(\x0e\x32\x11.fedft.v1.CodecId\x12\x0f\n\x07version\x18\x02 \x01(\r\x12&\n\x05\x64\x65nse\x18\n \x01(\x0b\x32\x15.fedft.v1.DenseParamsH\x00\x12*\n\x07ternary\x18\x0b \x01(\x0b\x32\x17.fedft.v1.TernaryParamsH\x00\x12*\n\x07rotated\x18\x0c \x01(\x0b\x32\x17.fedft.v1.RotatedParamsH\x00\x12-\n\tblock_int\x18\r \x01(\x0b\x32\x18.fedft.v1.BlockIntParamsH\x00\x12&\n\x05named\x18\x0e \x01(\x0b\x32\x15.fedft.v1.NamedParamsH\x00\x42\x08\n\x06params\"{\n\x05Shard\x12\x14\n\x0c\x66irst_tensor\x18\x01 \x01(\r\x12\x14\n\x0ctensor_count\x18\x02 \x01(\r\x12\"\n\x05\x63odec\x18\x03 \x01(\x0b\x32\x13.fedft.v1.CodecSpec\x12\x0c\n\x04\x62lob\x18\x04 \x01(\x0c\x12\x14\n\x0cscales_f32le\x18\x05 \x01(\x0c*\x8f\x01\n\x07\x43odecId\x12\x18\n\x14\x43ODEC_ID_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x43ODEC_ID_DENSE\x10\x01\x12\x14\n\x10\x43ODEC_ID_TERNARY\x10\x02\x12\x14\n\x10\x43ODEC_ID_ROTATED\x10\x03\x12\x16\n\x12\x43ODEC_ID_BLOCK_INT\x10\x04\x12\x12\n\x0e\x43ODEC_ID_NAMED\x10\x05*X\n\tDenseType\x12\x1a\n\x16\x44\x45NSE_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44\x45NSE_TYPE_FLOAT32\x10\x01\x12\x17\n\x13\x44\x45NSE_TYPE_BFLOAT16\x10\x02*e\n\x0bTernaryRule\x12\x1c\n\x18TERNARY_RULE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aTERNARY_RULE_LEAST_SQUARES\x10\x01\x12\x18\n\x14TERNARY_RULE_COMPEFT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedft.v1.tensors_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CODECID']._serialized_start=626
-  _globals['_CODECID']._serialized_end=749
-  _globals['_DENSETYPE']._serialized_start=751
-  _globals['_DENSETYPE']._serialized_end=839
-  _globals['_TERNARYRULE']._serialized_start=841
-  _globals['_TERNARYRULE']._serialized_end=942
+  _globals['_CODECID']._serialized_start=713
+  _globals['_CODECID']._serialized_end=856
+  _globals['_DENSETYPE']._serialized_start=858
+  _globals['_DENSETYPE']._serialized_end=946
+  _globals['_TERNARYRULE']._serialized_start=948
+  _globals['_TERNARYRULE']._serialized_end=1049
   _globals['_DENSEPARAMS']._serialized_start=36
   _globals['_DENSEPARAMS']._serialized_end=84
   _globals['_TERNARYPARAMS']._serialized_start=86
@@ -45,8 +45,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROTATEDPARAMS']._serialized_end=205
   _globals['_BLOCKINTPARAMS']._serialized_start=207
   _globals['_BLOCKINTPARAMS']._serialized_end=252
-  _globals['_CODECSPEC']._serialized_start=255
-  _globals['_CODECSPEC']._serialized_end=499
-  _globals['_SHARD']._serialized_start=501
-  _globals['_SHARD']._serialized_end=624
+  _globals['_NAMEDPARAMS']._serialized_start=254
+  _globals['_NAMEDPARAMS']._serialized_end=298
+  _globals['_CODECSPEC']._serialized_start=301
+  _globals['_CODECSPEC']._serialized_end=585
+  _globals['_SHARD']._serialized_start=587
+  _globals['_SHARD']._serialized_end=710
 # @@protoc_insertion_point(module_scope)

@@ -13,6 +13,7 @@ class CodecId(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CODEC_ID_TERNARY: _ClassVar[CodecId]
     CODEC_ID_ROTATED: _ClassVar[CodecId]
     CODEC_ID_BLOCK_INT: _ClassVar[CodecId]
+    CODEC_ID_NAMED: _ClassVar[CodecId]
 
 class DenseType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -30,6 +31,7 @@ CODEC_ID_DENSE: CodecId
 CODEC_ID_TERNARY: CodecId
 CODEC_ID_ROTATED: CodecId
 CODEC_ID_BLOCK_INT: CodecId
+CODEC_ID_NAMED: CodecId
 DENSE_TYPE_UNSPECIFIED: DenseType
 DENSE_TYPE_FLOAT32: DenseType
 DENSE_TYPE_BFLOAT16: DenseType
@@ -67,21 +69,31 @@ class BlockIntParams(_message.Message):
     block: int
     def __init__(self, bits: _Optional[int] = ..., block: _Optional[int] = ...) -> None: ...
 
+class NamedParams(_message.Message):
+    __slots__ = ("name", "options")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    options: str
+    def __init__(self, name: _Optional[str] = ..., options: _Optional[str] = ...) -> None: ...
+
 class CodecSpec(_message.Message):
-    __slots__ = ("id", "version", "dense", "ternary", "rotated", "block_int")
+    __slots__ = ("id", "version", "dense", "ternary", "rotated", "block_int", "named")
     ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DENSE_FIELD_NUMBER: _ClassVar[int]
     TERNARY_FIELD_NUMBER: _ClassVar[int]
     ROTATED_FIELD_NUMBER: _ClassVar[int]
     BLOCK_INT_FIELD_NUMBER: _ClassVar[int]
+    NAMED_FIELD_NUMBER: _ClassVar[int]
     id: CodecId
     version: int
     dense: DenseParams
     ternary: TernaryParams
     rotated: RotatedParams
     block_int: BlockIntParams
-    def __init__(self, id: _Optional[_Union[CodecId, str]] = ..., version: _Optional[int] = ..., dense: _Optional[_Union[DenseParams, _Mapping]] = ..., ternary: _Optional[_Union[TernaryParams, _Mapping]] = ..., rotated: _Optional[_Union[RotatedParams, _Mapping]] = ..., block_int: _Optional[_Union[BlockIntParams, _Mapping]] = ...) -> None: ...
+    named: NamedParams
+    def __init__(self, id: _Optional[_Union[CodecId, str]] = ..., version: _Optional[int] = ..., dense: _Optional[_Union[DenseParams, _Mapping]] = ..., ternary: _Optional[_Union[TernaryParams, _Mapping]] = ..., rotated: _Optional[_Union[RotatedParams, _Mapping]] = ..., block_int: _Optional[_Union[BlockIntParams, _Mapping]] = ..., named: _Optional[_Union[NamedParams, _Mapping]] = ...) -> None: ...
 
 class Shard(_message.Message):
     __slots__ = ("first_tensor", "tensor_count", "codec", "blob", "scales_f32le")
