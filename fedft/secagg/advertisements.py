@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.identities import verify
 from fedft.secagg.keys import KEY_BYTES
 from fedft.secagg.messages import Advertisement, Roster

@@ -8,8 +8,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.advertisements import check_advertisement, check_distinct
 from fedft.secagg.binding import bind
 from fedft.secagg.client_state import ClientState

@@ -10,8 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.decode import decode_roster
 from fedft.secagg.encode import encode
 from fedft.secagg.keys import KEY_BYTES, commitment

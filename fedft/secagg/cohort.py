@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.binding import bind, bind_members
 from fedft.secagg.identities import verify
 from fedft.secagg.messages import CohortRequest, Roster, UnmaskRequest

@@ -11,8 +11,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.identities import SIGNATURE_BYTES
 from fedft.secagg.keys import KEY_BYTES
 from fedft.secagg.messages import (

@@ -13,8 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.random_words import WordSource, secure_words, uniform_below
 
 MAX_VARIANCE = 1 << 24

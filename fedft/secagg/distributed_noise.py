@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedft.codecs.rotation import padded_size, rotate, unrotate
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.binding import bind
 from fedft.secagg.discrete_gaussian import discrete_gaussian
 from fedft.secagg.messages import Payload

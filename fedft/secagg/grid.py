@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from fedft.codecs import Manifest
 from fedft.codecs.checks import finite_vector
 from fedft.codecs.rotation import padded_size, rotate, unrotate
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.binding import bind
 from fedft.secagg.messages import Payload
 from fedft.tensors import Arrays

@@ -8,8 +8,7 @@ from collections.abc import Container, Sized
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.advertisements import check_advertisement, check_distinct
 from fedft.secagg.decode import decode_roster, decode_shares
 from fedft.secagg.encode import encode

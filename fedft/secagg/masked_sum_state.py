@@ -8,8 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.key_exchange import KeyExchange
 from fedft.secagg.masked_sum import MaskedSum
 from fedft.secagg.messages import Payload

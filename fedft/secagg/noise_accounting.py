@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 from dp_accounting.rdp import rdp_privacy_accountant
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.discrete_gaussian import MAX_VARIANCE
 
 ORDERS = [1 + x / 10 for x in range(1, 100)] + [*range(11, 64), 80, 96, 128, 192, 256, 512, 1024]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fedft.codes import Code
-from fedft.errors import FedftError
+from fedft.errors import Code, FedftError
 from fedft.secagg.shamir import combine
 
 
