@@ -106,6 +106,8 @@ class Client:
     def receive(self, delivery: Delivery) -> None:
         """Open the others' shares. One that does not open is left out: only its dealer can lose by that.
 
+        Given again, they are not looked at: what belongs to rounds that are over stays forgotten.
+
         Raises:
             FedftError: FEDFT-8809 to 8813 (the delivery), FEDFT-8816 (another cohort than before).
 
@@ -120,6 +122,8 @@ class Client:
             raise FedftError(Code.COHORT_LIST_INVALID, "the shares delivered are not those of the cohort")
         if self.state.cohort and self.state.cohort != cohort:
             raise FedftError(Code.COHORT_CHANGED, "the session's cohort is fixed and is another one")
+        if self.state.cohort:
+            return
         self.state.held |= open_shares(self.session, self.state, self.number, roster, delivery.sealed)
         self.state.cohort = cohort
 
