@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from dp_accounting import pld
 
-from fedft.client.worker.local_privacy import ClientLevel
+from fedft.client.worker import update_pipeline
+from fedft.client.worker.local_privacy import Clip
+from fedft.client.worker.update_pipeline import OutgoingUpdate
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.load import to_json
@@ -97,13 +99,11 @@ def test_the_noise_has_the_scale_of_the_bound_over_the_expected_clients(tmp_path
 def test_an_update_above_the_bound_is_refused_and_harms_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedft.client.worker import training
+    def lying(self: Clip, update: OutgoingUpdate, context: Any) -> OutgoingUpdate:
+        return replace(update, arrays={name: array + 1.0 for name, array in update.arrays.items()})
 
-    def lying(self: ClientLevel, context: Any, delta: Any) -> Any:
-        return {name: array + 1.0 for name, array in delta.items()}, {}
-
-    monkeypatch.setattr(ClientLevel, "clip", lying)
-    monkeypatch.setattr(training, "encode_bounded", lambda t, codec, m, c, most: codec.encode(t, m, c))
+    monkeypatch.setattr(Clip, "apply", lying)
+    monkeypatch.setattr(update_pipeline, "encode_bounded", lambda t, codec, m, c, most: codec.encode(t, m, c))
     with pytest.raises(FedftError, match=r"FEDFT-6102.*FEDFT-5016"):
         _run(tmp_path, **{"codec.name": "dense", "codec.error_feedback": False})
 
@@ -129,8 +129,8 @@ def test_without_the_bit_an_update_does_not_count_where_the_bound_follows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    honest = ClientLevel.clip
-    monkeypatch.setattr(ClientLevel, "clip", lambda *asked: (honest(*asked)[0], {}))
+    honest = Clip.apply
+    monkeypatch.setattr(Clip, "apply", lambda *asked: replace(honest(*asked), metrics={}))
     with pytest.raises(FedftError, match=r"FEDFT-6102.*FEDFT-5017"):
         _run(tmp_path, **{"privacy.clip_quantile": 0.5})
 
@@ -195,7 +195,8 @@ def test_a_client_clips_before_its_residual_is_added(tmp_path: Path) -> None:
         context: Any = SimpleNamespace(
             instruction=asked, runtime=SimpleNamespace(config=config, manifest=manifest)
         )
-        return ClientLevel().clip(context, delta)
+        update = Clip().apply(OutgoingUpdate(delta), context)
+        return update.arrays, update.metrics
 
     clipped, told = clip(asked)
 

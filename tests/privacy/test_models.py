@@ -43,7 +43,7 @@ def test_every_kind_has_a_part_at_the_client_and_one_at_the_server(name: str) ->
 
     part: LocalPrivacy = local_privacy(model)
     assert callable(part.train)
-    assert callable(part.clip)
+    assert all(callable(step.apply) for step in part.steps)
     server = resolve_name(model.server)
     for method in ("draw", "stated", "release", "max_norm", "limit"):
         assert hasattr(server, method)

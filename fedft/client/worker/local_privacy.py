@@ -1,21 +1,22 @@
-"""A client's part in the privacy of a round: how it trains, and what it does to its update before coding."""
+"""A client's part in the privacy of a round: how it trains, and what it does to its update."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
 from fedft.client.worker.context import InstructionContext
 from fedft.client.worker.private_round import train_charged
+from fedft.client.worker.update_pipeline import OutgoingUpdate, UpdateStep
 from fedft.errors import Code, FedftError
 from fedft.models.load import load_count
 from fedft.privacy.mechanisms.client_level import clip_delta
 from fedft.privacy.models.interface import PrivacyModel, model_part
 from fedft.statements import PrivacyStatement
 from fedft.store.records import UNCLIPPED
-from fedft.tensors import Arrays
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class LocalPrivacy(Protocol):
     def train(self, context: InstructionContext) -> LocalTraining:
         """Train the loaded state for one round."""
 
-    def clip(self, context: InstructionContext, delta: Arrays) -> tuple[Arrays, dict[str, float]]:
-        """Return the update as it may be coded, and metrics that the server must have of it."""
+    @property
+    def steps(self) -> Sequence[UpdateStep]:
+        """What is done to the update before it is coded."""
 
 
 def local_privacy(model: PrivacyModel) -> LocalPrivacy:
@@ -49,6 +51,8 @@ def local_privacy(model: PrivacyModel) -> LocalPrivacy:
 class NoPrivacy:
     """Trains on all of the client's data and tells how it went."""
 
+    steps: Sequence[UpdateStep] = ()
+
     def train(self, context: InstructionContext) -> LocalTraining:
         """Train; the examples weigh the update."""
         identity, number = context.identity, context.instruction.round.round
@@ -56,9 +60,23 @@ class NoPrivacy:
         loads = float(load_count() - context.loads_before)
         return LocalTraining(report.examples, report.metrics | {"model_loads": loads})
 
-    def clip(self, context: InstructionContext, delta: Arrays) -> tuple[Arrays, dict[str, float]]:
-        """Return the update as it is."""
-        return delta, {}
+
+class Clip:
+    """Clips the update to the round's bound, and tells whether it was longer where the bound follows that.
+
+    The server's inverse is to refuse what is longer than the bound, and to scale its noise to it.
+    """
+
+    def apply(self, update: OutgoingUpdate, context: InstructionContext) -> OutgoingUpdate:
+        """Return the clipped update; FEDFT-8324 where the round names no bound."""
+        bound, manifest = context.instruction.max_update_norm, context.runtime.manifest
+        if not bound:
+            raise FedftError(
+                Code.NORM_BOUND_MISSING, "the run has client-level privacy, and the round names no bound"
+            )
+        clipped, unclipped = clip_delta(torch.from_numpy(manifest.flatten(update.arrays)), bound)
+        told = {UNCLIPPED: float(unclipped)} if context.runtime.config.privacy.clip_quantile else {}
+        return replace(update, arrays=manifest.unflatten(clipped.numpy()), metrics={**update.metrics, **told})
 
 
 class ClientLevel(NoPrivacy):
@@ -68,21 +86,7 @@ class ClientLevel(NoPrivacy):
     server that is trusted with the single updates and adds the noise that it states.
     """
 
-    def clip(self, context: InstructionContext, delta: Arrays) -> tuple[Arrays, dict[str, float]]:
-        """Clip the update, and tell whether it was longer where the server's bound follows that.
-
-        Raises:
-            FedftError: FEDFT-8324 where the round names no bound.
-
-        """
-        bound, manifest = context.instruction.max_update_norm, context.runtime.manifest
-        if not bound:
-            raise FedftError(
-                Code.NORM_BOUND_MISSING, "the run has client-level privacy, and the round names no bound"
-            )
-        clipped, unclipped = clip_delta(torch.from_numpy(manifest.flatten(delta)), bound)
-        told = {UNCLIPPED: float(unclipped)} if context.runtime.config.privacy.clip_quantile else {}
-        return manifest.unflatten(clipped.numpy()), told
+    steps = (Clip(),)
 
 
 class ExampleLevel(NoPrivacy):
