@@ -101,7 +101,7 @@ def run_inline(
     observe: Callable[[Any], None] = lambda _event: None,
 ) -> tuple[RunStore, RunRecord]:
     """Run a configuration inline, with the product's own client or another one."""
-    from client_app.app import app
+    from fedft.client.app import app
 
     store = store or RunStore(config.store.path)
     run = run or store.create_run(config.name, to_json(config))

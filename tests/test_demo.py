@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.time
 def test_the_demo_learns_what_its_base_does_not_know_and_keeps_up_with_central_training(
     tmp_path: Path,
 ) -> None:
-    environment = {**os.environ, "FEDFT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
     command = [
         str(Path(sys.executable).parent / "fedft"),
         "demo",

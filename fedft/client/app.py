@@ -3,31 +3,27 @@
 Neither torch nor transformers is imported here: Flower imports this module in places that only look.
 """
 
+from __future__ import annotations
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-app = ClientApp()
+from fedft.client.site.folders import ClientFolders
 
 
-@app.query()
-def query(message: Message, context: Context) -> Message:
-    """Say who this client is and what it holds."""
-    return _answer(message, context)
+def new_app(folders: ClientFolders | None = None) -> ClientApp:
+    """Return the app of clients that keep their files in ``folders``; None for the user's."""
+    app = ClientApp()
+
+    @app.query()
+    @app.train()
+    @app.evaluate()
+    def answer(message: Message, context: Context) -> Message:
+        from fedft.client.worker.answer import answer
+
+        return answer(message, context, folders)
+
+    return app
 
 
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    """Train on this client's data."""
-    return _answer(message, context)
-
-
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    """Evaluate on this client's held-out data."""
-    return _answer(message, context)
-
-
-def _answer(message: Message, context: Context) -> Message:
-    from fedft.client.worker.answer import answer
-
-    return answer(message, context)
+app = new_app()

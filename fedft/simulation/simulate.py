@@ -44,8 +44,6 @@ def simulate(
     run = store.run(resume) if config is None else store.create_run(config.name, to_json(config))
     settings = from_json(run.config)
     carrier = _inline if settings.simulation.backend == "inline" else _ray
-    # The clients' own files belong to the simulation, so they go where it is kept.
-    os.environ["FEDFT_STATE"] = str(store.folder.absolute() / "clients")
     for _ in range(settings.rounds.retries):
         try:
             return carrier(store.run(run.id), settings, store, observer)
@@ -58,17 +56,14 @@ def simulate(
 
 
 def _inline(run: RunRecord, config: RunConfig, store: RunStore, observer: Observer) -> RunRecord:
-    from fedft.client.app import app as client_app
     from fedft.transport.inline import InlineGrid
 
-    grid = InlineGrid(client_app, config.data.partition.clients)
+    grid = InlineGrid(_client_app(store), config.data.partition.clients)
     return Coordinator(grid, store, run, observe=observer).execute()
 
 
 def _ray(run: RunRecord, config: RunConfig, store: RunStore, observer: Observer) -> RunRecord:
     from flwr.serverapp import Grid, ServerApp
-
-    from fedft.client.app import app as client_app
 
     stop, outcome = threading.Event(), _Outcome()
     server_app = ServerApp()
@@ -79,12 +74,20 @@ def _ray(run: RunRecord, config: RunConfig, store: RunStore, observer: Observer)
         outcome.keep(coordinator.execute)
 
     try:
-        _run_flower(server_app, client_app, config)
+        _run_flower(server_app, _client_app(store), config)
     except KeyboardInterrupt:
         stop.set()
         outcome.done.wait()
         raise
     return outcome.value()
+
+
+def _client_app(store: RunStore) -> Any:
+    """Return the clients' app; their own files belong to the simulation, so they go where it is kept."""
+    from fedft.client import app
+    from fedft.client.site.folders import ClientFolders
+
+    return app.new_app(ClientFolders.of_user().with_state(store.folder.absolute() / "clients"))
 
 
 class _Outcome:

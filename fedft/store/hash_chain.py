@@ -146,6 +146,22 @@ class HashChain:
         self._sequence, self._digest = sequence, digest
         return Entry(sequence, json.loads(text), digest.hex())
 
+    def check_writable(self) -> None:
+        """Write an entry and take it back, and open the head file for writing.
+
+        Raises:
+            FedftError: FEDFT-8208 when either is refused, as in a folder that may only be read.
+
+        """
+        with self._connection() as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("INSERT INTO entries VALUES (?, ?, ?)", (2**62, "{}", GENESIS))
+            database.execute("ROLLBACK")
+        try:
+            os.close(os.open(self._head_path, os.O_WRONLY | os.O_APPEND))
+        except OSError as error:
+            raise _unwritable(self._head_path, error) from error
+
     def _follow(self, database: sqlite3.Connection) -> list[Entry]:
         """Check that the last verified entry is still there, then verify everything after it."""
         sequence, digest = self._sequence, self._digest

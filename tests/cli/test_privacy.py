@@ -85,7 +85,7 @@ def test_the_plan_is_what_the_clients_will_calibrate(tmp_path: Path) -> None:
 def test_the_plan_for_a_site_counts_what_it_has_spent(tmp_path: Path, site: Path) -> None:
     tiny_config(tmp_path)
     ledger("init", site=site)
-    book = Ledger(tmp_path / "ledger.sqlite")
+    book = Ledger(tmp_path / "state" / "ledger.sqlite")
     fingerprint, _ = book.bindings()["notes"]
     arguments = ["privacy", "plan", str(tmp_path / "run.toml"), *PRIVATE, "--epsilon", "5", "--batch", "4"]
     options = ["--parameters", "9", "--site", str(site), "--json"]
@@ -154,14 +154,14 @@ def test_a_site_with_a_part_of_a_runs_records_must_name_the_run(tmp_path: Path, 
 
     assert result.exit_code == 1
     assert "FEDFT-7050" in result.stderr
-    assert not (tmp_path / "ledger.sqlite").exists()
+    assert not (tmp_path / "state" / "ledger.sqlite").exists()
 
 
 def test_a_ledger_from_its_making_to_its_export(tmp_path: Path, site: Path) -> None:
     made = ledger("init", site=site)
     assert (made["dataset"], made["records"]) == ("notes", 60)
     assert ledger("init", site=site) == made
-    book = Ledger(tmp_path / "ledger.sqlite")
+    book = Ledger(tmp_path / "state" / "ledger.sqlite")
     fingerprint, _ = book.bindings()["notes"]
     for number in (1, 2):
         book.charge(
@@ -198,7 +198,8 @@ def test_changed_data_need_the_operators_word(tmp_path: Path, site: Path) -> Non
 def test_the_clients_check_knows_policy_and_ledger(tmp_path: Path, site: Path) -> None:
     with pytest.raises(FedftError, match="8201"):
         check_ledger(load_site(site))
-    Ledger.create(tmp_path / "ledger.sqlite")
+    (tmp_path / "state").mkdir()
+    Ledger.create(tmp_path / "state" / "ledger.sqlite")
     with pytest.raises(FedftError, match="8205"):
         check_ledger(load_site(site))
     assert check_policy(load_site(site)) == "notes: epsilon 8 at delta 1e-06"
@@ -214,7 +215,7 @@ def test_a_site_without_a_ledger_is_told_how_to_have_one(site: Path) -> None:
 
 def test_a_ledger_that_was_tampered_with_fails_the_verification(tmp_path: Path, site: Path) -> None:
     ledger("init", site=site)
-    (tmp_path / "ledger.sqlite.head").write_bytes(b"9 " + b"0" * 64 + b"\n")
+    (tmp_path / "state" / "ledger.sqlite.head").write_bytes(b"9 " + b"0" * 64 + b"\n")
 
     ledger("verify", site=site, code=1)
 

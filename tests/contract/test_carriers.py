@@ -58,7 +58,7 @@ def _environment(tmp_path: Path, binaries: Path) -> dict[str, str]:
         **inherited,
         "PATH": f"{binaries}:{os.environ['PATH']}",
         "FLWR_HOME": str(tmp_path / "flwr"),
-        "FEDFT_CACHE": str(tmp_path / "cache"),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "OMP_NUM_THREADS": "1",
@@ -160,7 +160,7 @@ def _digest(store: Path, output: subprocess.CompletedProcess[str], logs: str = "
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("inline")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDFT_CACHE", str(folder / "cache"))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         process_worker.cache_clear()
         yield _simulate("inline")(folder)
 
@@ -173,5 +173,5 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_every_carrier_ends_with_the_same_digest(
     carrier: Callable[[Path], str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert carrier(tmp_path) == expected

@@ -8,7 +8,8 @@ import pytest
 import torch
 from flwr.app import Message
 
-from client_app.app import app as honest_app
+from fedft.client.app import app as honest_app
+from fedft.client.site.folders import ClientFolders
 from fedft.client.worker.answer import process_worker
 from fedft.codecs import CodecContext, Manifest, decode, make_codec, state_digest
 from fedft.errors import FedftError
@@ -99,7 +100,7 @@ def test_a_coded_broadcast_is_smaller_and_all_hold_the_same_bits(tmp_path: Path,
 def test_a_client_that_lost_the_base_of_a_broadcast_is_sent_the_whole_state(tmp_path: Path) -> None:
     class Forgetful:
         def __call__(self, message: Message, context) -> Message:
-            process_worker()._states = type(process_worker()._states)()
+            process_worker.cache_clear()
             return honest_app(message, context)
 
     config = tiny_config(tmp_path, **{"codec.downlink": "int8"})
@@ -148,7 +149,7 @@ def _tampering(change, *, client: int = 1):
 
 
 def _with_value(update: Update, value: float) -> Update:
-    manifest = process_worker()._runtime.manifest
+    manifest = process_worker(ClientFolders.of_user())._runtime.manifest
     arrays = {name: array.copy() for name, array in decode(update.shards, manifest, CodecContext()).items()}
     next(iter(arrays.values()))[0, 0] = value
     raw = np.concatenate([arrays[t.name].reshape(-1) for t in manifest.tensors]).astype("<f4").tobytes()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from flwr.app import Context, Error, Message
 
-from client_app.app import app as honest_app
 from fedft.aggregation import RoundAggregator
+from fedft.client.app import app as honest_app
 from fedft.codecs import Manifest
 from fedft.coordinator.broadcast import Broadcast
 from fedft.coordinator.central_mechanism import ExactMean

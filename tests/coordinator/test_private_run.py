@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client_app.app import app
 from fedft.adapters import FrameSet
 from fedft.aggregation import RoundAggregator
+from fedft.client.app import app
 from fedft.client.worker.answer import process_worker
 from fedft.codecs import Manifest
 from fedft.config.load import to_json

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from client_app.app import app
+from fedft.client.app import app
 from fedft.client.worker.answer import process_worker
 from fedft.config import RunConfig
 from fedft.config.load import to_json
@@ -40,7 +40,7 @@ SETTINGS = {
 
 
 def main(folder: Path, kills: int, seed: int) -> None:
-    os.environ |= {"FEDFT_STATE": str(folder / "state"), "FEDFT_CACHE": str(folder / "cache")}
+    os.environ |= {"XDG_DATA_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
     config = tiny_config(folder, **SETTINGS)
     rng = random.Random(seed)
     whole = _attempt(config, folder, None)[1]
@@ -125,7 +125,7 @@ def _released(folder: Path) -> dict[tuple[str, str, int], set[str]]:
 def _charged(folder: Path) -> Counter[tuple[str, str, int]]:
     """Count the charges of all ledgers; opening one verifies it."""
     found: Counter[tuple[str, str, int]] = Counter()
-    for path in sorted((folder / "state" / "ledgers").glob("*/[!.]*/ledger.sqlite")):
+    for path in sorted((folder / "state" / "fedft" / "ledgers").glob("*/[!.]*/ledger.sqlite")):
         for entry in Ledger(path).entries():
             if entry.body["kind"] == "charge":
                 found[entry.body["run"], path.parent.name, entry.body["round"]] += 1

@@ -40,8 +40,8 @@ def _app_that_dies(marker: Path, *, every_time: bool) -> ClientApp:
 
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
     process_worker.cache_clear()
 
 
@@ -49,7 +49,8 @@ def test_the_engine_is_restarted_and_the_result_is_the_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = run_inline(tiny_config(tmp_path))[1].final_digest
-    monkeypatch.setattr("client_app.app.app", _app_that_dies(tmp_path / "died", every_time=False))
+    dying = _app_that_dies(tmp_path / "died", every_time=False)
+    monkeypatch.setattr("fedft.client.app.new_app", lambda _folders: dying)
     config = tiny_config(tmp_path, **{"simulation.backend": "ray", "store.path": str(tmp_path / "ray")})
     seen: list[object] = []
 
@@ -63,7 +64,8 @@ def test_the_engine_is_restarted_and_the_result_is_the_undisturbed_one(
 def test_a_process_that_always_dies_ends_the_run_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client_app.app.app", _app_that_dies(tmp_path / "died", every_time=True))
+    dying = _app_that_dies(tmp_path / "died", every_time=True)
+    monkeypatch.setattr("fedft.client.app.new_app", lambda _folders: dying)
     config = tiny_config(tmp_path, **{"simulation.backend": "ray", "rounds.retries": 0})
     store = RunStore(config.store.path)
 

@@ -56,7 +56,7 @@ def _config(folder: Path, rounds: int, **changes: object) -> RunConfig:
 
 def _undisturbed(config: RunConfig, folder: Path) -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDFT_CACHE", str(folder / "inline-cache"))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "inline-cache"))
         process_worker.cache_clear()
         return run_inline(config)[1].final_digest
 

@@ -56,8 +56,8 @@ def _killed(child: int, after: float) -> bool:
 def test_a_run_killed_at_random_moments_and_resumed_ends_with_the_same_bits(
     codecs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
     process_worker.cache_clear()
     config = tiny_config(
         tmp_path, **codecs, **{"rounds.total": 12, "rounds.cohort": 2, "evaluation.every": 4}

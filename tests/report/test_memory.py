@@ -43,8 +43,8 @@ def test_planned_beside_measured(tmp_path: Path) -> None:
 
 
 def test_a_run_measures_and_its_report_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
     store, run = run_inline(tiny_config(tmp_path, **{"rounds.total": 1}))
 
     (measured,) = {u.metrics["peak_memory"] > 0 for u in store.rounds(run.id)[1].updates}

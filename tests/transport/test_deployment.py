@@ -32,7 +32,7 @@ def deployment(folder: Path) -> Iterator[Deployment]:
 def test_the_link_ends_with_the_digest_of_the_simulation_and_loads_each_model_once(
     deployment: Deployment, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FEDFT_CACHE", str(folder / "inline-cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "inline-cache"))
     process_worker.cache_clear()
     config = tiny_config(folder, **{"rounds.total": 3, "evaluation.federated": True})
     expected = run_inline(config)[1].final_digest

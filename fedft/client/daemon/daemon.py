@@ -52,8 +52,7 @@ class Daemon:
         )
         self._link = LinkClient(self.site.tls, self.site.server.address, self._stop)
         self._journal = ReplyJournal(state / "journal.sqlite")
-        cache = str(self.site.path(self.site.cache))
-        self._worker = WorkerProcess(self._path, {"FEDFT_CACHE": cache})
+        self._worker = WorkerProcess(self._path)
         self._desk = InstructionHandler(
             self.site,
             self._link,

@@ -181,7 +181,7 @@ class InstructionHandler:
         return open_envelope(reply.read_bytes(), max_bytes=_LARGEST)
 
     def _require_disk(self) -> None:
-        free = shutil.disk_usage(self._site.folder).free
+        free = shutil.disk_usage(self._site.path(self._site.state)).free
         if free < self._site.limits.min_free_bytes:
             raise FedftError(
                 Code.SITE_DISK_UNWRITABLE,

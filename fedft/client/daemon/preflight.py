@@ -86,7 +86,7 @@ def _disk(site: SiteConfig) -> str:
             raise FedftError(
                 Code.SITE_DISK_UNWRITABLE, f"cannot write to {probe.parent}: {error.strerror}"
             ) from None
-    free = shutil.disk_usage(site.folder).free
+    free = shutil.disk_usage(site.path(site.state)).free
     if free < site.limits.min_free_bytes:
         raise FedftError(Code.SITE_DISK_UNWRITABLE, f"{free >> 20} MiB are free", hint="free space")
     return f"{free >> 30} GiB free"
@@ -170,6 +170,7 @@ def _ledger(site: SiteConfig) -> str:
     from fedft.client.site.ledger import open_ledger, site_fingerprint, summary
 
     ledger = open_ledger(site)
+    ledger.check_writable()
     dataset = site.privacy.dataset
     bound = ledger.bindings().get(dataset)
     if bound is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import select
 import signal
 import socket
@@ -24,7 +23,6 @@ class WorkerProcess:
 
     Args:
         site: path of the site's configuration, which the worker reads itself.
-        environment: variables on top of this process's own.
 
     Attributes:
         starts: how many processes there have been.
@@ -32,8 +30,8 @@ class WorkerProcess:
 
     """
 
-    def __init__(self, site: Path, environment: dict[str, str]) -> None:
-        self._site, self._environment = site, environment
+    def __init__(self, site: Path) -> None:
+        self._site = site
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._buffer = b""
@@ -59,11 +57,8 @@ class WorkerProcess:
             str(theirs.fileno()),
             str(self._site),
         ]
-        environment = {**os.environ, **self._environment}
         with theirs:
-            self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=environment, stdin=subprocess.DEVNULL
-            )
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._socket, self._buffer, self._ready = ours, b"", False
         self.warm = False
         self.starts += 1

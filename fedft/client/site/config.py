@@ -70,7 +70,7 @@ class PrivacyFiles(Section):
     """The site policy and the privacy ledger. Without a policy the site takes part in no private run."""
 
     policy: str = Field("", description="site policy (TOML)")
-    ledger: str = Field("", description="privacy ledger")
+    ledger: str = Field("", description="privacy ledger; a relative path is one in the state folder")
     dataset: str = Field("train", description="name of this site's data in policy and ledger")
 
 
@@ -94,13 +94,18 @@ class SiteConfig(Section):
     model: SiteModelSection = SiteModelSection()
     privacy: PrivacyFiles = PrivacyFiles()
     limits: LimitsSection = LimitsSection()
-    state: str = Field("state", description="folder of the journal, the status and the lock")
+    state: str = Field("state", description="ledger, journal, residuals, status: what must not be lost")
     cache: str = Field("cache", description="folder of what can be fetched again")
     folder: Path = Field(Path(), exclude=True)
 
     def path(self, name: str) -> Path:
         """Resolve a path of this configuration."""
         return (self.folder / Path(name).expanduser()).absolute()
+
+    @property
+    def ledger(self) -> Path | None:
+        """Where the privacy ledger lies; a relative path is one in the state folder."""
+        return self.path(self.state) / Path(self.privacy.ledger).expanduser() if self.privacy.ledger else None
 
     @cached_property
     def tls(self) -> TlsFiles:

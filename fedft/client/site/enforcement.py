@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedft.client.site.config import SiteConfig
-from fedft.client.site.folders import checked_name, state_folder
+from fedft.client.site.folders import checked_name
 from fedft.client.site.identity import ClientIdentity
 from fedft.codecs import codec_from_spec
 from fedft.config import RunConfig
@@ -62,15 +62,16 @@ class PolicyEnforcer:
         """Read a client's policy; FEDFT-8301 when its policy cannot be used."""
         if identity.site is not None:
             return cls._of_site(identity.site)
-        folder = state_folder() / "ledgers" / checked_name(run_id) / checked_name(identity.client)
+        ledgers = identity.folders.state / "ledgers"
+        folder = ledgers / checked_name(run_id) / checked_name(identity.client)
         return cls(_simulated_policy(config), _SIMULATED, "simulation", folder / "ledger.sqlite", True)
 
     @classmethod
     def _of_site(cls, site: SiteConfig) -> PolicyEnforcer:
         files = site.privacy
         policy = load_policy(site.path(files.policy)) if files.policy else None
-        ledger = site.path(files.ledger) if files.ledger else None
-        return cls(policy, files.dataset, site.server.address.rpartition(":")[0], ledger, False)
+        server = site.server.address.rpartition(":")[0]
+        return cls(policy, files.dataset, server, site.ledger, False)
 
     @property
     def metrics(self) -> tuple[str, ...]:

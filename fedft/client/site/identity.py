@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from fedft.client.site.config import SiteConfig, load_site
+from fedft.client.site.folders import ClientFolders
 from fedft.config import RunConfig
 from fedft.errors import Code, FedftError
 
@@ -19,10 +20,15 @@ class ClientIdentity:
     partition: int
     partitions: int
     site: SiteConfig | None = None
+    folders: ClientFolders = field(default_factory=ClientFolders.of_user)
 
     @classmethod
-    def of(cls, node_config: Mapping[str, object]) -> ClientIdentity:
+    def of(cls, node_config: Mapping[str, object], folders: ClientFolders | None = None) -> ClientIdentity:
         """Read Flower's node configuration: ``site``, the path of a site's configuration, or a partition.
+
+        Args:
+            node_config: of the node that answers.
+            folders: of clients that are a partition; None for the user's. A site's configuration has its own.
 
         Raises:
             FedftError: FEDFT-7003 when it says neither, FEDFT-7050 when the site's file has mistakes.
@@ -42,7 +48,7 @@ class ClientIdentity:
                 f"node configuration partition-id={partition!r}, num-partitions={partitions!r}",
                 hint='start the SuperNode with --node-config "partition-id=0 num-partitions=2"',
             )
-        return cls(partition, partitions)
+        return cls(partition, partitions, folders=folders or ClientFolders.of_user())
 
     @property
     def client(self) -> str:
@@ -58,5 +64,5 @@ class ClientIdentity:
 def _of_site(path: Path) -> ClientIdentity:
     # Read once: what a site agreed to when its worker started holds until the worker is restarted.
     site = load_site(path)
-    whole = site.data.partition < 0
-    return ClientIdentity(0 if whole else site.data.partition, 1 if whole else site.data.partitions, site)
+    part = (0, 1) if site.data.partition < 0 else (site.data.partition, site.data.partitions)
+    return ClientIdentity(*part, site, ClientFolders(site.path(site.state), site.path(site.cache)))

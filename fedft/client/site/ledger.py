@@ -19,13 +19,13 @@ _USUAL_DELTA = 1e-5
 
 def ledger_path(site: SiteConfig) -> Path:
     """Return where the site's ledger lies; FEDFT-8201 when ``site.toml`` names none."""
-    if not site.privacy.ledger:
+    if site.ledger is None:
         raise FedftError(
             Code.LEDGER_NOT_FOUND,
             "site.toml names no privacy ledger",
             hint='set ledger = "ledger.sqlite" in its [privacy] section, then: fedft privacy ledger init',
         )
-    return site.path(site.privacy.ledger)
+    return site.ledger
 
 
 def open_ledger(site: SiteConfig) -> Ledger:
@@ -36,6 +36,7 @@ def open_ledger(site: SiteConfig) -> Ledger:
 def init_ledger(site: SiteConfig, fingerprint: str, records: int) -> Path:
     """Make the ledger unless it is there, and enrol the site's data set; FEDFT-8206 if bound otherwise."""
     path = ledger_path(site)
+    path.parent.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(path) if path.exists() else Ledger.create(path)
     ledger.enrol(site.privacy.dataset, fingerprint, records)
     return path

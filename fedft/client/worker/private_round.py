@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedft.client.site.enforcement import PolicyEnforcer
-from fedft.client.site.folders import checked_name, state_folder
+from fedft.client.site.folders import checked_name
 from fedft.client.site.identity import ClientIdentity
 from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.codecs import Manifest
@@ -73,5 +73,5 @@ def simulated_journal(identity: ClientIdentity, run_id: str) -> ReplyJournal:
 
     A round that the server repeats is answered with the update that was charged.
     """
-    folder = state_folder() / "replies" / checked_name(run_id)
+    folder = identity.folders.state / "replies" / checked_name(run_id)
     return ReplyJournal(folder / f"{checked_name(identity.client)}.sqlite")

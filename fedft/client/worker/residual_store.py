@@ -7,7 +7,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from fedft.client.site.folders import checked_name, state_folder
+from fedft.client.site.folders import checked_name
 from fedft.codecs import Codec, CodecContext, Manifest, Shard
 from fedft.codecs.error_feedback import ErrorFeedback, Pending, ResidualIdentity
 from fedft.errors import FedftError
@@ -18,10 +18,10 @@ _RUNS_KEPT = 8
 
 
 class ResidualStore:
-    """Error feedback for every client of this machine: one file per run and client."""
+    """Error feedback for every client that keeps its state in ``folder``: one file per run and client."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = (folder or state_folder()) / "residuals"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "residuals"
 
     def encode(
         self,

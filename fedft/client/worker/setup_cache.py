@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from fedft.errors import Code, FedftError
@@ -13,16 +12,11 @@ from fedft.wire.setups import parse_setup, setup_bytes, setup_digest
 _KEPT = 16
 
 
-def cache_folder() -> Path:
-    """Return ``$FEDFT_CACHE``, or ``~/.cache/fedft``."""
-    return Path(os.environ.get("FEDFT_CACHE") or Path.home() / ".cache" / "fedft")
-
-
 class SetupCache:
-    """The last setups used, on disk, so that a restarted client need not be sent them again."""
+    """The last setups used, in ``folder``, so that a restarted client need not be sent them again."""
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = (folder or cache_folder()) / "setups"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "setups"
 
     def keep(self, digest: str, setup: Setup) -> None:
         """Keep a setup that a server sent as ``digest``; FEDFT-7021 when it has another digest."""

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Mapping
 
 from fedft.client.site.enforcement import PolicyEnforcer
+from fedft.client.site.folders import ClientFolders
 from fedft.client.site.identity import ClientIdentity
 from fedft.client.worker.context import Handler, InstructionContext
 from fedft.client.worker.handlers import handler_of, new_handlers
@@ -44,18 +45,19 @@ class Worker:
     round needs comes from the server or from disk.
 
     Args:
-        setups: configurations and frames that this machine holds.
+        folders: of the client, or of all clients of this process; None for the user's.
         handlers: by kind of instruction; None for those of this build.
 
     """
 
     def __init__(
         self,
-        setups: SetupCache | None = None,
+        folders: ClientFolders | None = None,
         handlers: Mapping[InstructionKind, Handler] | None = None,
     ) -> None:
-        self._setups = setups or SetupCache()
-        self._handlers = handlers or new_handlers(ResidualStore())
+        folders = folders or ClientFolders.of_user()
+        self._setups = SetupCache(folders.cache)
+        self._handlers = handlers or new_handlers(ResidualStore(folders.state))
         self._runtime: ModelRuntime | None = None
         self._private = False
 

@@ -82,6 +82,10 @@ class Ledger:
         chain.append(lambda _: _body("ledger", format=FORMAT))
         return cls(path)
 
+    def check_writable(self) -> None:
+        """Try a charge's disk writes and take them back; FEDFT-8208 when one is refused."""
+        self._chain.check_writable()
+
     def enrol(self, dataset: str, fingerprint: str, examples: int) -> None:
         """Bind the name `dataset` to its fingerprint; once bound to the same, does nothing.
 

@@ -20,9 +20,12 @@ REQUEST = {
 }
 
 
-def test_a_worker_with_a_broken_library_does_not_start(tmp_path: Path) -> None:
+def test_a_worker_with_a_broken_library_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "flwr.py").write_text("raise ImportError('libssl.so is missing')")
-    worker = WorkerProcess(tmp_path / "site.toml", {"PYTHONPATH": str(tmp_path)})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    worker = WorkerProcess(tmp_path / "site.toml")
 
     with pytest.raises(FedftError, match=r"FEDFT-7042 .*exit status 1"):
         worker.ask(REQUEST, 60.0)
@@ -34,7 +37,7 @@ def test_a_worker_that_is_silent_past_the_deadline_is_ended_and_the_next_request
     tmp_path: Path,
 ) -> None:
     os.mkfifo(tmp_path / "pipe")  # reading it waits for a writer that never comes
-    worker = WorkerProcess(tmp_path / "site.toml", {})
+    worker = WorkerProcess(tmp_path / "site.toml")
     try:
         for starts in (1, 2):
             with pytest.raises(FedftError, match="FEDFT-7041"):

@@ -143,8 +143,8 @@ def _fingerprint(identity: ClientIdentity, folder: Path) -> tuple[str, int]:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return Hub(tmp_path)
 
 
@@ -153,13 +153,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hub, Path
     """A hub whose model stays loaded, and its folder, for tests that only refuse."""
     folder = tmp_path_factory.mktemp("shared")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDFT_STATE", str(folder / "state"))
-        patch.setenv("FEDFT_CACHE", str(folder / "cache"))
+        patch.setenv("XDG_DATA_HOME", str(folder / "state"))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         yield Hub(folder), folder
 
 
 def ledger_of(tmp_path: Path, client: str = "client-000") -> Ledger:
-    return Ledger(tmp_path / "state" / "ledgers" / "run-1" / client / "ledger.sqlite")
+    return Ledger(tmp_path / "state" / "fedft" / "ledgers" / "run-1" / client / "ledger.sqlite")
 
 
 def charges(ledger: Ledger) -> list[dict[str, Any]]:
@@ -289,25 +289,25 @@ def test_a_sketch_is_made_only_for_a_frame_of_sketches(hub: Hub) -> None:
 def test_settings_that_cannot_be_true_of_the_data(
     overrides: dict[str, Any], code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     hub = Hub(tmp_path, **overrides)
 
     assert hub.ask(hub.train(), ClientIdentity(0, 3)).code == code
-    assert not (tmp_path / "state" / "ledgers").exists()
+    assert not (tmp_path / "state" / "fedft" / "ledgers").exists()
 
 
 def test_what_a_round_without_noise_left_out_is_not_added_to_a_private_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     feedback = {"codec.error_feedback": True}
     plain, private = Hub(tmp_path, **feedback, **{"privacy.mechanism": "none"}), Hub(tmp_path, **feedback)
     for hub in (plain, private):  # a server that gives both runs one name
         assert isinstance(hub.ask(hub.train(), ClientIdentity(0, 3)), Update)
 
-    kept = {path.name for path in (tmp_path / "state" / "residuals" / "run-1").iterdir()}
+    kept = {path.name for path in (tmp_path / "state" / "fedft" / "residuals" / "run-1").iterdir()}
     assert kept == {"client-000.safetensors", "client-000.private.safetensors"}
 
 
@@ -362,14 +362,14 @@ def test_the_codec_that_counts_is_the_one_that_is_asked_for(hub: Hub, tmp_path: 
 def test_data_that_may_only_be_used_privately(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mechanism: str
 ) -> None:
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     hub = Hub(tmp_path, **{"privacy.mechanism": mechanism})
 
     assert hub.ask(hub.hello(), site(tmp_path / "site")).code == "FEDFT-8302"
 
 
 def test_metrics_that_the_policy_keeps_do_not_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     hub = Hub(tmp_path, **{"privacy.mechanism": "none"})
     update = hub.ask(hub.train(), site(tmp_path / "site", private=False))
 
@@ -380,7 +380,7 @@ def test_metrics_that_the_policy_keeps_do_not_leave(tmp_path: Path, monkeypatch:
 def test_metrics_that_a_run_cannot_do_without_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     hub = Hub(tmp_path, **{"privacy.mechanism": "none"})
     instruction = replace(hub.book.evaluate(1, hub.model.initial_state), setup=hub.model.setup)
 

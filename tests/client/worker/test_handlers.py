@@ -46,8 +46,8 @@ class Counting:
 
 @pytest.fixture
 def instruction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Instruction:
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     setup = Setup(to_json(tiny_config(tmp_path)))
     model = ModelRef("", "", "", "")
     return Instruction(ROUND, InstructionKind.EVALUATE, model, setup_digest(setup), setup)

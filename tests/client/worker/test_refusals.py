@@ -44,8 +44,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Hub:
 def test_an_instruction_that_is_wrong_is_refused(
     hub: Hub, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
-    monkeypatch.setenv("FEDFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     reply = hub.ask(WRONG[code](hub.train()), ClientIdentity(0, 3))
 
     assert isinstance(reply, Refusal)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from client_app.app import app
+from fedft.client.app import app
 from fedft.client.worker.answer import process_worker
 from fedft.privacy.site.disclosure import PUBLIC
 from fedft.transport.flower_records import unpack
@@ -29,8 +29,8 @@ NOISED = {"codec_error"}
 
 def replies_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch, *, other_data: bool) -> list[bytes]:
     """Return the payload of every reply, in order."""
-    monkeypatch.setenv("FEDFT_STATE", str(folder / "state"))
-    monkeypatch.setenv("FEDFT_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     process_worker.cache_clear()
     config = tiny_config(folder, **PRIVATE)
     if other_data:  # as many records, of which two thirds are too long and are dropped, and the rest alike
