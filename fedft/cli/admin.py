@@ -79,10 +79,11 @@ def join(
 ) -> None:
     """Make a further operator's keys and a request that an operator enrolls with --role."""
     from fedft.identity.documents import ServerBundle
+    from fedft.identity.names import checked_member_name
     from fedft.identity.site_files import make_identity, write_admin_file
 
     server = ServerBundle.from_json(bundle.read_text("utf-8"))
-    place = folder or Path(name)
+    place = folder or Path(checked_member_name(name))
     request = make_identity(place, name, server)
     write_admin_file(place, server.admin_address)
     if json:
@@ -237,7 +238,7 @@ def enroll(
     requests: Annotated[
         list[Path], typer.Argument(help="request.json of each site.", exists=True, dir_okay=False)
     ],
-    role: Annotated[str, typer.Option("--role", help="client, viewer or operator.")] = "client",
+    role: Annotated[str, typer.Option("--role", help="client, viewer or operator; else as before.")] = "",
     replace: Annotated[bool, typer.Option("--replace", help="Revoke the key that has the name now.")] = False,
     json: Json = False,
 ) -> None:
@@ -256,7 +257,8 @@ def enroll(
         if json:
             print_json({**found.model_dump(), "written": str(out)})
         else:
-            line = f"{found.name} is enrolled as {role}, key {found.fingerprint[:16]}…, wrote {out}"
+            key = found.fingerprint[:16]
+            line = f"{found.name} is enrolled as {found.role}, key {key}…, wrote {out}"
             console().print(cell(line), soft_wrap=True)
 
 

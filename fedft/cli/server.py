@@ -62,6 +62,28 @@ def run(folder: Folder) -> None:
     ServerDaemon(folder).run()
 
 
+@commands.command(
+    epilog=examples(
+        "fedft server operator consortium consortium/admin", "fedft server operator consortium bob --name bob"
+    )
+)
+def operator(
+    folder: Folder,
+    identity: Annotated[Path, typer.Argument(help="The operator's folder, or a new one.", file_okay=False)],
+    name: Annotated[str, typer.Option("--name", help="Name of a new operator.")] = "operator-2",
+    json: Json = False,
+) -> None:
+    """Renew an operator's certificate, or make an operator, when no other operator can; a server may run."""
+    from fedft.server.operators import enroll_operator
+    from fedft.server.settings import load_settings
+
+    certificate = enroll_operator(load_settings(folder), identity, name)
+    if json:
+        print_json({"folder": str(identity), "certificate": str(certificate)})
+    else:
+        console().print(f"operate the server with   fedft admin --admin {identity} health", soft_wrap=True)
+
+
 def log_to_stderr() -> None:
     """Send the daemons' log to standard error, a line for each event, times in UTC.
 

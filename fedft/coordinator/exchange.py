@@ -10,7 +10,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedft.errors import Code, FedftError
-from fedft.transport.flower_messages import new_message
+from fedft.transport.flower_messages import OwnGrid, new_message
 from fedft.transport.flower_records import pack, unpack
 from fedft.wire.peer_error import as_peer_error
 
@@ -92,6 +92,8 @@ def exchange(
         pause = _SHORTEST_PAUSE if replies else min(2 * pause, _LONGEST_PAUSE)
         if pending and not replies:
             time.sleep(pause)
+    if isinstance(grid, OwnGrid):
+        grid.drop(pending)
     for request in pending.values():
         failure = f"no answer within {terms.deadline:g} s"
         yield Answer(request, failure=failure, late=True, seconds=terms.deadline)

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from fedft.errors import Code, FedftError
 from fedft.identity.keys import TlsKey, parse_public_signing_key, public_pem
+from fedft.identity.names import checked_member_name
 
 _VERSION = 1
 _BUNDLE, _REQUEST = "fedft-server-bundle", "fedft-enrolment-request"
@@ -80,11 +81,7 @@ def read_request(text: str) -> EnrolmentRequest:
         raise FedftError(
             Code.JOIN_BUNDLE_INVALID, "the enrolment request is not signed by the key that it names"
         )
-    if not (0 < len(name) <= 64 and all(c.isalnum() or c in "._-" for c in name) and name.isascii()):
-        raise FedftError(
-            Code.JOIN_BUNDLE_INVALID, f"{name[:80]!r} is no name: letters, digits, dot, dash, underscore"
-        )
-    return EnrolmentRequest(name, csr, key)
+    return EnrolmentRequest(checked_member_name(name), csr, key)
 
 
 def _proven(name: str, pem: str) -> bytes:

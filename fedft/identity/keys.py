@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -109,6 +110,20 @@ def load_certificate(path: Path) -> x509.Certificate:
         return x509.load_pem_x509_certificate(read_file(path))
     except ValueError as error:
         raise FedftError(Code.KEY_FILE_INVALID, f"{path} is no certificate: {error}") from None
+
+
+def require_in_force(path: Path, *, hint: str) -> datetime:
+    """Return when the certificate at ``path`` expires; FEDFT-7054 when it is not in force now."""
+    certificate = load_certificate(path)
+    now, begin, end = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begin <= now <= end:
+        raise FedftError(
+            Code.CERTIFICATE_EXPIRED,
+            f"the certificate is valid from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, now is "
+            f"{now:%Y-%m-%d %H:%M}",
+            hint=f"{hint}; or correct this clock",
+        )
+    return end
 
 
 def _private(path: Path) -> object:

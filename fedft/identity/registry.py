@@ -107,15 +107,20 @@ class Registry:
             )
         return next((record for record in found if not record.revoked_at), found[-1])
 
+    def role_of(self, fingerprint: str) -> Role | None:
+        """Return the role of a key that is enrolled; None for one that is not."""
+        rows = self._read("SELECT role FROM members WHERE fingerprint = ? AND revoked_at = ''", fingerprint)
+        return rows[0]["role"] if rows else None
+
     def enroll(self, record: MemberRecord, *, replace: bool = False) -> list[MemberRecord]:
         """Add a member or renew its certificate; return the members that it replaces.
 
         Raises:
             FedftError: FEDFT-6205 when the name belongs to another key and ``replace`` is not set, or the
-                key was revoked or has another name.
+                key was revoked or has another name; FEDFT-6215 when no operator would be left.
 
         """
-        with self._write() as database:
+        with self._write() as database, _keeping_an_operator(database):
             rows = database.execute("SELECT * FROM members WHERE fingerprint = ?", (record.fingerprint,))
             present = [MemberRecord(**row) for row in rows]
             if present and (present[0].revoked_at or present[0].name != record.name):
@@ -140,11 +145,11 @@ class Registry:
         return others
 
     def revoke(self, name: str, reason: str) -> MemberRecord:
-        """Take a member's key back; FEDFT-6206 when nobody of this name is enrolled."""
+        """Take a member's key back; FEDFT-6206 when nobody has the name, 6215 for the last operator."""
         record = self.member(name)
         if record.revoked_at:
             raise FedftError(Code.MEMBER_NOT_FOUND, f"{name} is revoked already, since {record.revoked_at}")
-        with self._write() as database:
+        with self._write() as database, _keeping_an_operator(database):
             _revoke(database, record.fingerprint, reason)
         return self.member(name)
 
@@ -188,6 +193,19 @@ class Registry:
     def _write(self) -> Iterator[sqlite3.Connection]:
         with self._lock, translated(self._path, SCHEMA), transaction(self._database) as database:
             yield database
+
+
+@contextmanager
+def _keeping_an_operator(database: sqlite3.Connection) -> Iterator[None]:
+    query = "SELECT count(*) FROM members WHERE role = 'operator' AND revoked_at = ''"
+    before = database.execute(query).fetchone()[0]
+    yield
+    if before and not database.execute(query).fetchone()[0]:
+        raise FedftError(
+            Code.LAST_OPERATOR,
+            "this would leave the server without an operator",
+            hint="enroll another operator first: fedft admin clients enroll --role operator",
+        )
 
 
 def _revoke(database: sqlite3.Connection, fingerprint: str, reason: str) -> None:

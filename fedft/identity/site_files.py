@@ -11,6 +11,7 @@ from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity import keys
 from fedft.identity.documents import ServerBundle, make_request
+from fedft.identity.names import checked_member_name
 
 REQUEST, CERTIFICATE, ADMIN_FILE = "request.json", "certificate.pem", "admin.toml"
 
@@ -24,9 +25,11 @@ def make_identity(folder: Path, name: str, bundle: ServerBundle) -> Path:
         The path of the request, for the server's operator.
 
     Raises:
-        FedftError: FEDFT-7051 when the folder holds something already, FEDFT-7055 when it cannot be written.
+        FedftError: FEDFT-7056 when the name cannot be one, FEDFT-7051 when the folder holds something
+            already, FEDFT-7055 when it cannot be written.
 
     """
+    checked_member_name(name)
     if folder.exists() and any(folder.iterdir()):
         raise FedftError(
             Code.KEY_FOLDER_NOT_EMPTY,

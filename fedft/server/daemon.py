@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -21,6 +22,7 @@ from fedft.server.scheduler import Scheduler
 from fedft.server.settings import ServerSettings, load_settings
 from fedft.store import RunStore
 from fedft.transport.broker import Broker
+from fedft.transport.open_calls import OpenCalls
 from fedft.transport.service import LinkService
 from fedft.transport.tls import start_server
 from fedft.transport.upload_store import UploadStore
@@ -28,7 +30,7 @@ from fedft.wire.v1.admin_pb2_grpc import add_AdminServicer_to_server
 from fedft.wire.v1.link_pb2_grpc import add_LinkServicer_to_server
 
 _log = logging.getLogger("fedft.server")
-_ADMIN_THREADS = 32
+_ADMIN_THREADS = 96
 _SPARE_THREADS = 64
 _GRACE = 2.0
 
@@ -50,7 +52,8 @@ class ServerDaemon:
             _log.info("issued a new server certificate")
         self._registry = Registry(settings.folder / "server.sqlite")
         store = RunStore(settings.store_folder)
-        board, feed = Broker(settings.limits.silence_seconds), EventStream()
+        limits, calls = settings.limits, OpenCalls()
+        board, feed = Broker(limits.silence_seconds, limits.max_clients), EventStream()
         metrics = ServerMetrics(lambda: len(board.nodes()))
         self._runner = Scheduler(
             store,
@@ -62,11 +65,14 @@ class ServerDaemon:
             retry_seconds=settings.limits.retry_seconds,
         )
         link = LinkService(
-            board, self._registry, UploadStore(settings.folder / "inbox", settings.limits.max_upload_bytes)
+            board, self._registry, UploadStore(settings.folder / "inbox", limits.max_upload_bytes), calls
         )
         audit = AuditLog(settings.folder / "audit.sqlite")
-        admin = AdminService(settings, self._registry, authority, store, board, self._runner, feed, audit)
-        threads = 2 * settings.limits.max_clients + _SPARE_THREADS
+        admin = AdminService(
+            settings, self._registry, authority, store, board, self._runner, feed, audit, calls
+        )
+        threads = 2 * limits.max_clients + _SPARE_THREADS
+        descriptors = raise_descriptor_limit()
         self._servers = [
             start_server(
                 settings.tls, settings.link, lambda s: add_LinkServicer_to_server(link, s), threads=threads
@@ -82,6 +88,7 @@ class ServerDaemon:
             serve_metrics(settings.metrics, metrics, self._runner.is_well) if settings.metrics else None
         )
         _log.info("link on %s, admin on %s, metrics on %s", settings.link, settings.admin, settings.metrics)
+        _log.info("up to %d sites and %d file descriptors", limits.max_clients, descriptors)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; the run that goes on then is continued at the next start.
@@ -118,3 +125,13 @@ def _lock(folder: Path) -> IO[str]:
         file.close()
         raise FedftError(Code.SERVER_FOLDER_LOCKED, f"another server runs in {folder}") from None
     return file
+
+
+def raise_descriptor_limit() -> int:
+    """Allow this process as many open files as the system lets it have; return the limit.
+
+    The usual soft limit of 1,024 is one idle connection for each, and nothing else could connect then.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard

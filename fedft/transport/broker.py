@@ -74,8 +74,8 @@ class Broker:
     A message outlives a connection: a client that comes back is sent again what it has not answered.
     """
 
-    def __init__(self, silence: float = 6.0) -> None:
-        self.silence = silence
+    def __init__(self, silence: float = 6.0, most: int = 10_000) -> None:
+        self.silence, self.most = silence, most
         self._changed = threading.Condition()
         self._sessions: dict[int, ClientConnection] = {}
         self._open: dict[str, Outgoing] = {}
@@ -119,6 +119,15 @@ class Broker:
             self._changed.wait_for(lambda: not wanted.isdisjoint(self._replies), wait)
             return {key: self._replies.pop(key) for key in wanted & self._replies.keys()}
 
+    def drop(self, message_ids: Iterable[str]) -> list[str]:
+        """Close messages without a word to their nodes; replies to them are refused from now on."""
+        with self._changed:
+            ids = list(message_ids)
+            for key in ids:
+                self._replies.pop(key, None)
+                self._open.pop(key, None)
+            return ids
+
     def withdraw(self, message_ids: Iterable[str]) -> None:
         """Close messages; replies to them are refused from now on, and who is connected is told."""
         with self._changed:
@@ -136,7 +145,8 @@ class Broker:
         A new stream of the same process replaces the old one.
 
         Raises:
-            FedftError: FEDFT-7034 when another process with the same key is connected and alive.
+            FedftError: FEDFT-7034 when another process with the same key is connected and alive, FEDFT-7058
+                when the server is full.
 
         """
         with self._changed:
@@ -149,6 +159,12 @@ class Broker:
                         hint="one daemon for each key; if no other should run, treat the key as stolen",
                     )
                 present.end()
+            elif len(self._sessions) >= self.most:
+                raise FedftError(
+                    Code.TOO_MANY_CALLS,
+                    f"{self.most} sites are connected already",
+                    hint="the operator can raise limits.max_clients in server.toml",
+                )
             self._barred.pop(connection.node, None)  # who comes this far is enrolled, perhaps again
             self._sessions[connection.node] = connection
             self._drop_closed()
@@ -186,6 +202,12 @@ class Broker:
                 hint="its round is closed, or it was answered already",
             )
         return message
+
+    def open_messages(self) -> set[tuple[int, str]]:
+        """Return node and id of every open message."""
+        with self._changed:
+            self._drop_closed()
+            return {(message.node, key) for key, message in self._open.items()}
 
     def envelope(self, node: int, digest: str) -> bytes:
         """Return the bytes of an open message to this node; FEDFT-7038 when none has this digest."""

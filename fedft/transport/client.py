@@ -19,11 +19,13 @@ from fedft.transport.rpc_errors import raised
 from fedft.transport.service import LINK_VERSION
 from fedft.transport.tls import TlsFiles, open_channel
 from fedft.transport.transfer import PartialFile, pieces, receive
+from fedft.wire.decode import MAX_SECONDS
 from fedft.wire.v1 import link_pb2 as pb
 from fedft.wire.v1.link_pb2_grpc import LinkStub
 
 _CALL_SECONDS = 20.0
 _STALL_SECONDS = 60.0
+_MOST_NAME = 256
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,9 @@ class LinkClient:
         kind = signal.WhichOneof("kind")
         if kind == "accepted":
             accepted = signal.accepted
-            pulse.every, pulse.patience = accepted.heartbeat_seconds, accepted.silence_seconds
-            skew = accepted.server_time - time.time()
+            pulse.every = _within(accepted.heartbeat_seconds, 0.2, 60.0)
+            pulse.patience = _within(accepted.silence_seconds, 1.0, 600.0)
+            skew = _within(accepted.server_time, 0.0, 2.0**40) - time.time()
             on_accepted(
                 Connected(
                     accepted.client_name,
@@ -283,11 +286,19 @@ def _parts(header: Any, envelope: bytes) -> Iterator[Any]:
 
 
 def _work(work: Any) -> Work:
+    named = max(len(work.message_id), len(work.message_type), len(work.group)) <= _MOST_NAME
+    if not named or len(work.digest) != 32:
+        raise FedftError(Code.FIELD_OUT_OF_BOUNDS, "the server names an instruction beyond all bounds")
     return Work(
         work.message_id,
         work.message_type,
         work.group,
         work.digest.hex(),
         work.size,
-        time.monotonic() + work.remaining_seconds,
+        time.monotonic() + _within(work.remaining_seconds, 0.0, MAX_SECONDS),
     )
+
+
+def _within(value: float, least: float, most: float) -> float:
+    """Return a number of the server's within bounds; ``least`` for what is none."""
+    return min(max(value, least), most) if value == value else least

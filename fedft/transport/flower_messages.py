@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Iterable
 
 from flwr.app import Message, Metadata, RecordDict
 from flwr.serverapp import Grid
@@ -40,6 +41,9 @@ class OwnGrid(Grid):
         # Public, but missing from the stubs.
         message: Message = Message(content=content, metadata=metadata)  # type: ignore[call-overload]
         return message
+
+    def drop(self, message_ids: Iterable[str]) -> None:
+        """Let go of messages whose replies nobody waits for any more, and of replies that came too late."""
 
 
 def new_message(

@@ -69,6 +69,11 @@ class GrpcGrid(OwnGrid):
                 replies.append(reply)
         return replies
 
+    def drop(self, message_ids: Iterable[str]) -> None:
+        """Close messages; their sites are left at work, and replies to them are refused from now on."""
+        for key in self._board.drop(message_ids):
+            self._sent.pop(key, None)
+
     def close(self) -> None:
         """Withdraw everything that is still open."""
         self._board.withdraw(self._sent)

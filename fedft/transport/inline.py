@@ -52,6 +52,11 @@ class InlineGrid(OwnGrid):
         """Answer all messages; ``timeout`` has no meaning here."""
         return [self._answer(message) for message in messages]
 
+    def drop(self, message_ids: Iterable[str]) -> None:
+        """Drop queued messages."""
+        for key in message_ids:
+            self._queue.pop(key, None)
+
     def _answer(self, message: Message) -> Message:
         try:
             return self._app(message, self._contexts[message.metadata.dst_node_id])

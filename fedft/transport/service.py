@@ -6,13 +6,15 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fedft.errors import Code, FedftError
 from fedft.identity.keys import node_id
 from fedft.identity.members import Member, MemberDirectory
 from fedft.transport.broker import Broker, ClientConnection, Outgoing, Withdrawn
-from fedft.transport.rpc_errors import abort, reporting
+from fedft.transport.open_calls import CONNECT, TRANSFER, OpenCalls
+from fedft.transport.rpc_errors import reporting
 from fedft.transport.tls import peer_fingerprint
 from fedft.transport.transfer import PartialFile, pieces
 from fedft.transport.upload_store import UploadStore
@@ -23,33 +25,44 @@ LINK_VERSION = 1
 
 
 class LinkService(LinkServicer):  # type: ignore[misc]
-    """Answers the clients' calls; every call asks anew whether the caller's key is enrolled."""
+    """Answers the clients' calls; every call asks anew whether the caller's key is enrolled.
 
-    def __init__(self, board: Broker, members: MemberDirectory, inbox: UploadStore) -> None:
-        self._board, self._members, self._inbox = board, members, inbox
+    Args:
+        board: where messages and sessions meet.
+        members: who is enrolled.
+        inbox: where replies are received.
+        calls: what each key has open.
+        first_message_seconds: a connection that says nothing for so long is ended.
+
+    """
+
+    def __init__(
+        self,
+        board: Broker,
+        members: MemberDirectory,
+        inbox: UploadStore,
+        calls: OpenCalls,
+        *,
+        first_message_seconds: float = 10.0,
+    ) -> None:
+        self._board, self._members, self._inbox, self._calls = board, members, inbox, calls
+        self._first_message_seconds = first_message_seconds
 
     def Connect(self, signals: Iterable[Any], context: Any) -> Iterator[Any]:  # noqa: N802
         """Open a connection and send it work until either side ends it."""
-        connection: ClientConnection | None = None
-        try:
-            with reporting(context):
-                member = self._expected(context)
-                connection = self._start(member, signals, context)
-            yield self._accepted(member)
-            yield from self._signals(connection)
-            if connection.ended is not None:
-                abort(context, connection.ended)
-        finally:
-            if connection is not None:
-                self._board.leave(connection)
+        with reporting(context):
+            member = self._expected(context)
+            with self._open(member, CONNECT, context):
+                yield from self._session(member, signals, context)
 
     def Download(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Send the rest of an envelope that is open for the caller."""
         with reporting(context):
             member = self._caller(context)
-            envelope = self._board.envelope(node_id(member.fingerprint), request.digest.hex())
-        for piece in pieces(envelope, request.offset):
-            yield pb.Chunk(data=piece)
+            with self._open(member, TRANSFER, context):
+                envelope = self._board.envelope(node_id(member.fingerprint), request.digest.hex())
+                for piece in pieces(envelope, request.offset):
+                    yield pb.Chunk(data=piece)
 
     def Offer(self, header: Any, context: Any) -> Any:  # noqa: N802
         """Say how much of a reply is here."""
@@ -62,21 +75,57 @@ class LinkService(LinkServicer):  # type: ignore[misc]
         """Take the rest of a reply, keep it, check it, hand it to the coordinator."""
         with reporting(context):
             member = self._caller(context)
-            iterator = iter(parts)
-            header = next(iterator, pb.UploadPart()).header
-            file, message = self._file(member, header)
-            try:
-                self._receive(file, header, iterator)
-                reply = self._inbox.read(file, member)
-            except FedftError as error:
-                self._members.incident(member.name, error.code, error.message)
-                raise
-            except OSError as error:
-                raise self._disk(member, error) from error
-            self._board.answer(message, reply)
-            return pb.UploadReceipt(digest=header.digest)
+            with self._open(member, TRANSFER, context):
+                return self._take(member, iter(parts), context)
 
     # -- parts -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _open(self, member: Member, kind: str, context: Any) -> Iterator[None]:
+        try:
+            with self._calls.one_of(member.fingerprint, kind, context.cancel):
+                yield
+        except FedftError as error:
+            if error.code is Code.TOO_MANY_CALLS:
+                self._members.incident(member.name, error.code, f"{error.message}; from {context.peer()}")
+            raise
+
+    def _session(self, member: Member, signals: Iterable[Any], context: Any) -> Iterator[Any]:
+        connection = self._start(member, signals, context)
+        try:
+            yield self._accepted(member)
+            yield from self._signals(connection)
+        finally:
+            self._board.leave(connection)
+        if connection.ended is not None:
+            raise connection.ended
+
+    def _take(self, member: Member, parts: Iterator[Any], context: Any) -> Any:
+        header = self._first(parts, pb.UploadPart(), context).header
+        file, message = self._file(member, header)
+        try:
+            self._receive(file, header, parts)
+            reply = self._inbox.read(file, member)
+        except FedftError as error:
+            self._members.incident(member.name, error.code, error.message)
+            raise
+        except FileNotFoundError:
+            raise FedftError(Code.INSTRUCTION_CLOSED, "the message was closed while its reply came") from None
+        except OSError as error:
+            raise self._disk(member, error) from error
+        self._board.answer(message, reply)
+        self._inbox.taken(message.node, message.message_id)
+        return pb.UploadReceipt(digest=header.digest)
+
+    def _first(self, iterator: Iterator[Any], default: Any, context: Any) -> Any:
+        """Return the first message of a call; one that says nothing is cancelled."""
+        timer = threading.Timer(self._first_message_seconds, context.cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            return next(iterator, default)
+        finally:
+            timer.cancel()
 
     def _caller(self, context: Any) -> Member:
         return self._members.require(peer_fingerprint(context), "client")
@@ -91,7 +140,7 @@ class LinkService(LinkServicer):  # type: ignore[misc]
 
     def _start(self, member: Member, signals: Iterable[Any], context: Any) -> ClientConnection:
         iterator = iter(signals)
-        start = next(iterator, pb.ClientSignal()).start
+        start = self._first(iterator, pb.ClientSignal(), context).start
         if start.link_version != LINK_VERSION:
             raise FedftError(
                 Code.LINK_VERSION_MISMATCH,
@@ -143,7 +192,8 @@ class LinkService(LinkServicer):  # type: ignore[misc]
         message = self._board.find(node, header.message_id)
         if len(header.digest) != 32:
             raise FedftError(Code.TRANSFER_DAMAGED, f"a digest of {len(header.digest)} bytes")
-        return self._inbox.file(node, header.digest.hex(), header.size), message
+        self._inbox.sweep(self._board.open_messages())
+        return self._inbox.file(node, message.message_id, header.digest.hex(), header.size), message
 
     def _receive(self, file: PartialFile, header: Any, parts: Iterator[Any]) -> None:
         if file.path.exists():

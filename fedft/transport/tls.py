@@ -31,6 +31,8 @@ _COMMON = [
 _SERVER = [
     # Without this, a second server on the same port would silently take a share of the connections.
     ("grpc.so_reuseport", 0),
+    # Who has connected and shows no certificate by then is cut off; gRPC's own patience is two minutes.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
 ]
 _CHANNEL = [

@@ -54,6 +54,11 @@ class PartialFile:
         except FileNotFoundError:
             return 0
 
+    def delete(self) -> None:
+        """Delete what is here of it."""
+        self.path.unlink(missing_ok=True)
+        self._part.unlink(missing_ok=True)
+
     def __enter__(self) -> Self:
         """Open the file to go on where it ends; FEDFT-7037 while another transfer writes to it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

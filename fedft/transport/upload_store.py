@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
+from collections.abc import Collection
 from pathlib import Path
 
 from fedft.errors import Code, FedftError
 from fedft.identity.members import Member
-from fedft.transport.transfer import PartialFile, keep_newest
+from fedft.transport.transfer import PartialFile
 from fedft.wire import NeedSetup, Refusal, decode_reply, open_envelope
-
-_KEPT = 4
 
 
 class UploadStore:
-    """Received replies of every node, by digest; the last few stay, so that none is sent twice."""
+    """Replies on their way in: one file of at most ``max_bytes`` for each open message.
+
+    A file goes when its reply is refused, when another reply to the same message begins, when the message is
+    closed, and when a server starts. The last reply that was taken of each node stays until its next one, so
+    that it is not sent again to a round that is repeated.
+    """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder, self.max_bytes = folder, max_bytes
+        self._lock = threading.Lock()
+        self._files: dict[tuple[int, str], PartialFile] = {}
+        self._last: dict[int, PartialFile] = {}
+        shutil.rmtree(folder, ignore_errors=True)
 
-    def file(self, node: int, digest: str, size: int) -> PartialFile:
-        """Return the file of a reply; FEDFT-7036 when it is larger than the server allows."""
+    def file(self, node: int, message_id: str, digest: str, size: int) -> PartialFile:
+        """Return the file of a reply to a message; FEDFT-7036 when it is larger than the server allows."""
         if size > self.max_bytes:
             raise FedftError(
                 Code.TRANSFER_TOO_LARGE,
                 f"a reply of {size} bytes, the server takes {self.max_bytes}",
                 hint="the operator can raise limits.max_upload_bytes in server.toml",
             )
-        return PartialFile(self._folder / str(node) / digest, digest, size)
+        file = PartialFile(self._folder / str(node) / digest, digest, size)
+        with self._lock:
+            before = self._files.get((node, message_id))
+            self._files[node, message_id] = file
+        if before is not None and before.digest != digest:
+            before.delete()
+        return file
+
+    def taken(self, node: int, message_id: str) -> None:
+        """Note that the reply to a message is with the coordinator."""
+        with self._lock:
+            file = self._files.pop((node, message_id), None)
+            before = self._last.get(node)
+            if file is not None:
+                self._last[node] = file
+        if file is not None and before is not None and before.digest != file.digest:
+            before.delete()
+
+    def forget(self, node: int, message_id: str) -> None:
+        """Delete what there is of the reply to a message."""
+        with self._lock:
+            file = self._files.pop((node, message_id), None)
+        if file is not None:
+            file.delete()
+
+    def sweep(self, open_messages: Collection[tuple[int, str]]) -> None:
+        """Delete what belongs to messages that are open no more."""
+        for node, message_id in self._files.keys() - set(open_messages):
+            self.forget(node, message_id)
 
     def read(self, file: PartialFile, member: Member) -> bytes:
         """Return a whole reply after its checks; one that fails is deleted.
@@ -39,9 +77,8 @@ class UploadStore:
         try:
             check_reply(data, member, self.max_bytes)
         except FedftError:
-            file.path.unlink(missing_ok=True)
+            file.delete()
             raise
-        keep_newest(file.path.parent, _KEPT)
         return data
 
 

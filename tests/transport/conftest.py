@@ -18,6 +18,7 @@ from fedft.identity.registry import Registry
 from fedft.server.settings import ServerSettings, initialise
 from fedft.transport.broker import Broker
 from fedft.transport.client import Connected, LinkClient, Work
+from fedft.transport.open_calls import OpenCalls
 from fedft.transport.service import LinkService
 from fedft.transport.tls import start_server
 from fedft.transport.upload_store import UploadStore
@@ -70,13 +71,14 @@ class Server:
         self.registry = Registry(folder / "server" / "server.sqlite")
         self.authority = Authority(folder / "server" / "ca")
         self.board = Broker(SILENCE)
+        self.calls = OpenCalls()
         self.inbox = UploadStore(folder / "inbox", 48 << 20)
         self.signing_key = keys.load_signing_key(self.settings.signing_key_path)
         self.sites: list[Site] = []
         self.start("127.0.0.1:0")
 
     def start(self, address: str) -> None:
-        service = LinkService(self.board, self.registry, self.inbox)
+        service = LinkService(self.board, self.registry, self.inbox, self.calls, first_message_seconds=1.0)
         self.grpc, self.port = start_server(
             self.settings.tls, address, lambda s: add_LinkServicer_to_server(service, s), threads=32
         )

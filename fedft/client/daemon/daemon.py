@@ -8,7 +8,7 @@ import queue
 import signal
 import threading
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from fedft.client.daemon.instruction_handler import InstructionHandler
@@ -22,6 +22,7 @@ from fedft.transport.client import Connected, LinkClient, Work
 
 _log = logging.getLogger("fedft.client")
 _PATIENCE_WITH_A_TWIN = 20.0
+_MOST_WAITING = 64
 
 
 class Daemon:
@@ -45,7 +46,7 @@ class Daemon:
         self._stop = threading.Event()
         self._failure: FedftError | None = None
         self._twin_since = 0.0
-        self._queue: queue.Queue[Work] = queue.Queue()
+        self._queue: queue.Queue[Work] = queue.Queue(_MOST_WAITING)
         self._seen: set[str] = set()
         self._status = StatusFile(
             state, Status(self.site.name, self.site.server.address, os.getpid(), started=time.time())
@@ -124,7 +125,8 @@ class Daemon:
 
     def _take(self, work: Work) -> None:
         # After a reconnection the server repeats what it has no answer to, also what is being worked on.
-        if work.message_id not in self._seen:
+        # Beyond what an honest server ever has open for one site, instructions are dropped.
+        if work.message_id not in self._seen and not self._queue.full():
             self._seen.add(work.message_id)
             self._queue.put(work)
 
@@ -154,12 +156,6 @@ def require_valid_certificate(site: SiteConfig) -> datetime:
             f"{site.tls.certificate} is for another key than {site.tls.key}",
             hint="ask for the certificate of this folder's request.json",
         )
-    now, begin, end = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    if not begin <= now <= end:
-        raise FedftError(
-            Code.CERTIFICATE_EXPIRED,
-            f"the certificate is valid from {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, now is "
-            f"{now:%Y-%m-%d %H:%M}",
-            hint="ask the operator to enroll request.json again for a new one; or correct this clock",
-        )
-    return end
+    return keys.require_in_force(
+        site.tls.certificate, hint="ask the operator to enroll request.json again for a new one"
+    )

@@ -35,6 +35,7 @@ from fedft.wire import (
 _log = logging.getLogger("fedft.client")
 _LARGEST = 2**31 - 1
 _KEPT = 2
+_MOST_WITHDRAWN = 1024
 _UNREAD = RoundRef("unread", 0)  # what a refusal names when the instruction could not be opened
 
 
@@ -63,7 +64,7 @@ class InstructionHandler:
         self._cache = site.path(site.cache)
         self._lock = threading.Lock()
         self._at_work = ""
-        self._withdrawn: set[str] = set()
+        self._withdrawn: dict[str, None] = {}  # in the order of time, the last so many
 
     def withdraw(self, message_id: str) -> None:
         """Drop an instruction that nobody waits for, from any thread; a worker busy with it is ended.
@@ -72,14 +73,16 @@ class InstructionHandler:
         it would be ended again and again and never be ready.
         """
         with self._lock:
-            self._withdrawn.add(message_id)
+            self._withdrawn[message_id] = None
+            while len(self._withdrawn) > _MOST_WITHDRAWN:
+                self._withdrawn.pop(next(iter(self._withdrawn)))
             if self._at_work == message_id and self._worker.warm:
                 self._worker.kill()
 
     def work(self, work: Work) -> None:
         """Answer one instruction; errors go to the log and the status."""
         if work.remaining <= 0 or work.message_id in self._withdrawn:
-            self._withdrawn.discard(work.message_id)
+            self._withdrawn.pop(work.message_id, None)
             return
         try:
             self._link.upload(work.message_id, self._answer(work), max(work.remaining, 1.0))
@@ -173,7 +176,7 @@ class InstructionHandler:
         finally:
             with self._lock:
                 self._at_work = ""
-                self._withdrawn.discard(work.message_id)
+                self._withdrawn.pop(work.message_id, None)
             self._worker.start()  # a dead one is replaced now, not when the next round waits for it
         if "failed" in answer:
             raise FedftError(Code.SITE_DISK_UNWRITABLE, f"the worker cannot use the disk: {answer['failed']}")

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from fedft.config.named import Section
 from fedft.config.schema import FieldsSection, Names, RunConfig
 from fedft.errors import Code, FedftError
+from fedft.identity.names import NAME_PATTERN
 from fedft.transport.tls import TlsFiles
 
 
@@ -87,7 +88,7 @@ class LimitsSection(Section):
 class SiteConfig(Section):
     """One site. Relative paths are relative to ``folder``, the folder of the file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="the name that is enrolled")
+    name: str = Field(pattern=NAME_PATTERN, description="the name that is enrolled")
     server: ServerSection
     data: SiteDataSection
     identity: IdentitySection = IdentitySection()

@@ -13,6 +13,7 @@ from fedft.client.site.config import load_site
 from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity.documents import ServerBundle
+from fedft.identity.names import checked_member_name
 from fedft.identity.site_files import make_identity
 from fedft.privacy.site.policy import ANY
 
@@ -34,15 +35,12 @@ def join_site(
     With a budget (ε, δ) there is a ``policy.toml`` too: private runs of this server alone, within the budget.
 
     Raises:
-        FedftError: FEDFT-7050 when name, data or partition are not usable, FEDFT-7051 when the folder is
-            not empty, FEDFT-7056 when the bundle is none.
+        FedftError: FEDFT-7050 when data or partition are not usable, FEDFT-7051 when the folder is not
+            empty, FEDFT-7056 when the bundle or the name is none.
 
     """
     server = ServerBundle.from_json(bundle.read_text("utf-8"))
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise FedftError(
-            Code.SITE_SETTINGS_INVALID, f"{name[:80]!r} is no name", hint="letters, digits, dot, dash"
-        )
+    checked_member_name(name)
     table: dict[str, Any] = {
         "name": name,
         "server": {"address": server.link_address},

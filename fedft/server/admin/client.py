@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from fedft.coordinator.events import Event
 from fedft.errors import Code, FedftError
+from fedft.identity.keys import require_in_force
 from fedft.identity.site_files import ADMIN_FILE, CERTIFICATE
 from fedft.server.admin.answers import Answer, RunDetail, RunState
 from fedft.server.admin.documents import texts
@@ -29,7 +30,8 @@ class AdminClient:
     """Calls the admin service with the identity in ``folder``.
 
     Raises:
-        FedftError: FEDFT-7050 when the folder is none of an operator; from every call FEDFT-7030 and 7031
+        FedftError: FEDFT-7050 when the folder is none of an operator, FEDFT-7054 when its certificate is not
+            in force; from every call FEDFT-7030 and 7031
             when the server is not reached, and the server's own errors.
 
     """
@@ -43,6 +45,9 @@ class AdminClient:
                 f"no usable {ADMIN_FILE} in {folder}: {error}",
                 hint="name the operator's folder with --admin or FEDFT_ADMIN",
             ) from None
+        require_in_force(
+            folder / CERTIFICATE, hint=f"on the server's machine: fedft server operator SERVER {folder}"
+        )
         self._channel = open_channel(
             TlsFiles(folder / "ca.crt", folder / CERTIFICATE, folder / "tls.key"), self.address
         )

@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ from fedft.server.settings import ServerSettings
 from fedft.simulation.preflight import dry_run
 from fedft.store import RoundRecord, RunRecord, RunStore
 from fedft.transport.broker import Broker
+from fedft.transport.open_calls import REQUEST, WATCH, OpenCalls
 from fedft.transport.rpc_errors import reporting
 from fedft.transport.tls import peer_fingerprint
 from fedft.transport.transfer import pieces
@@ -74,10 +76,11 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         runner: Scheduler,
         feed: EventStream,
         audit: AuditLog,
+        calls: OpenCalls,
     ) -> None:
         self._settings, self._registry, self._authority = settings, registry, authority
         self._store, self._board, self._runner = store, board, runner
-        self._feed, self._audit = feed, audit
+        self._feed, self._audit, self._calls = feed, audit, calls
         self._exporting = threading.Lock()
         self._started = time.time()
 
@@ -122,12 +125,15 @@ class AdminService(AdminServicer):  # type: ignore[misc]
 
     def WatchRun(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Send the run as it stands, then its events until it ends or is interrupted."""
-        with reporting(context):
-            self._require(context, _READ)
+        with reporting(context), self._allowed(context, _READ, WATCH):
             run = self._store.run(request.run)
+            yield from self._watched(context, run)
+
+    def _watched(self, context: Any, run: RunRecord) -> Iterator[Any]:
         with self._feed.mailbox(run.id) as mailbox:
             yield from documents(self._whole_run(run.id).model_dump_json())
             while context.is_active():
+                self._require(context, _READ)
                 settled = self._settled(run.id)
                 try:
                     event = mailbox.get(timeout=0.05 if settled else 1.0)
@@ -180,8 +186,12 @@ class AdminService(AdminServicer):  # type: ignore[misc]
 
     def ExportRun(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
         """Send the files of an adapter or a merged model."""
-        with reporting(context), self._exporting, tempfile.TemporaryDirectory() as folder:
-            who = self._require(context, _CHANGE).name
+        with (
+            reporting(context),
+            self._allowed(context, _CHANGE, REQUEST) as who,
+            self._exporting,
+            tempfile.TemporaryDirectory() as folder,
+        ):
             run = self._store.run(request.run)
             number = request.round if request.HasField("round") else None
             self._audit.write(who, "export", run=run.id, round=number, kind=request.kind)
@@ -196,15 +206,20 @@ class AdminService(AdminServicer):  # type: ignore[misc]
     def _require(self, context: Any, roles: tuple[Role, ...]) -> Member:
         return self._registry.require(peer_fingerprint(context), *roles)
 
+    @contextmanager
+    def _allowed(self, context: Any, roles: tuple[Role, ...], kind: str) -> Iterator[str]:
+        """Hold one of the caller's calls open and give the caller's name, if the role allows it."""
+        member = self._require(context, roles)
+        with self._calls.one_of(member.fingerprint, kind, context.cancel):
+            yield member.name
+
     def _read(self, context: Any, answer: Callable[[], Answer]) -> Iterator[Any]:
-        with reporting(context):
-            self._require(context, _READ)
-            found = answer().model_dump_json()
-        yield from documents(found)
+        with reporting(context), self._allowed(context, _READ, REQUEST):
+            yield from documents(answer().model_dump_json())
 
     def _change(self, context: Any, answer: Callable[[str], Answer]) -> Any:
-        with reporting(context):
-            found = answer(self._require(context, _CHANGE).name)
+        with reporting(context), self._allowed(context, _CHANGE, REQUEST) as who:
+            found = answer(who)
             return pb.Document(schema_version=SCHEMA_VERSION, json=found.model_dump_json())
 
     def _health(self) -> answers.Health:
@@ -275,16 +290,18 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         return state in ("completed", "failed", "paused", "stopped")
 
     def _enroll(self, who: str, request: Any) -> Enrolled:
-        role: Role = request.role or "client"
-        if role not in ("client", "viewer", "operator"):
-            raise FedftError(Code.ROLE_NOT_ALLOWED, f"{role[:40]!r} is no role: client, viewer or operator")
+        role: Role | None = request.role or None
+        if role not in (None, "client", "viewer", "operator"):
+            raise FedftError(
+                Code.ROLE_NOT_ALLOWED, f"{request.role[:40]!r} is no role: client, viewer or operator"
+            )
         name = read_request(request.request).name
-        self._audit.write(who, "enroll", name=name, role=role, replace=request.replace)
+        self._audit.write(who, "enroll", name=name, role=role or "as before", replace=request.replace)
         record, certificate, replaced = enroll(
             self._registry, self._authority, request.request, role, replace=request.replace
         )
         for old in replaced:
-            self._expel(old, "replaced by a new key")
+            self._expel(old, "replaced by a new key", but=who)
         return Enrolled(**self._member(record), certificate=certificate)
 
     def _revoke(self, who: str, name: str, reason: str) -> MemberState:
@@ -300,9 +317,12 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         self._expel(record, record.reason)
         return MemberState(**self._member(record))
 
-    def _expel(self, record: MemberRecord, reason: str) -> None:
+    def _expel(self, record: MemberRecord, reason: str, but: str = "") -> None:
+        """End all that a key has open before this returns, but not the calls of ``but``."""
         error = FedftError(Code.KEY_REVOKED, f"the key of {record.name} was revoked: {reason}")
         self._board.expel(node_id(record.fingerprint), error)
+        if record.name != but:
+            self._calls.end(record.fingerprint)
 
     def _start(self, who: str, config_json: str) -> RunState:
         config = from_json(config_json)
