@@ -39,6 +39,7 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     yield from _model(config, frame)
     yield from _training(config)
     yield from _rounds(config)
+    yield from _head(config, frame)
     yield from _data(config, frame)
     yield from _evaluation(config)
     privacy = PRIVACY_MODELS.get(config.privacy.mechanism)
@@ -92,6 +93,31 @@ def _rounds(config: RunConfig) -> Iterator[Contradiction]:
                 f"{getattr(rounds, key)} is over data.partition.clients {clients}",
                 ("data.partition.clients",),
             )
+
+
+def _head(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
+    """What the rounds of the head alone need."""
+    head, task = config.head, config.task
+    if head.rounds > config.rounds.total:
+        yield Contradiction(
+            "head.rounds",
+            f"{head.rounds} is over rounds.total {config.rounds.total}",
+            ("rounds.total",),
+        )
+    pooled = TASKS.get(task.kind).classifies_texts and task.pooling != "model"
+    if head.rounds and not (pooled and task.normalise and config.adapter.train_head):
+        yield Contradiction(
+            "head.rounds",
+            "the head is trained alone on pooled, normalised features of whole texts only; set 0, or "
+            "task.pooling, task.normalise and adapter.train_head",
+            ("task.kind", "task.pooling", "task.normalise", "adapter.train_head"),
+        )
+    if head.rounds == 1 and head.center_share and frame.needs != "gradients":
+        yield Contradiction(
+            "head.rounds",
+            "the one round would measure the mean of the features, and none would train the head; set 2",
+            ("head.center_share",),
+        )
 
 
 def _data(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:

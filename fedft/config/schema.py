@@ -157,6 +157,31 @@ class TrainingSection(Section):
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the run's steps with rising rate")
 
 
+class HeadSection(Section):
+    """The first rounds: the head alone, in full batches on features that are computed once (classification).
+
+    Where no public records have given the mean of the features, the first of these rounds measures it.
+    """
+
+    rounds: int = Field(0, ge=0, description="first of the run's rounds that train the head alone; 0: none")
+    steps: int = Field(30, ge=1, le=100_000, description="steps of gradient descent a round")
+    learning_rate: float = Field(0.0, ge=0, description="of plain gradient descent; 0: the number of classes")
+    max_grad_norm: float = Field(1.0, gt=0, description="L2 bound of one example's gradient (privacy)")
+    share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of epsilon that these rounds alone may cost; all of it where no others follow",
+    )
+    center_share: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of these rounds' squared signal-to-noise ratio that goes into the features' mean; "
+        "0: it is not measured",
+    )
+
+
 class RoundsSection(Section):
     """The federated rounds and who takes part."""
 
@@ -293,6 +318,7 @@ class RunConfig(Section):
     data: DataSection = DataSection()
     adapter: AdapterSection = Field(default_factory=AdapterSection)
     training: TrainingSection = TrainingSection()
+    head: HeadSection = HeadSection()
     privacy: PrivacySection = PrivacySection()
     rounds: RoundsSection = RoundsSection()
     codec: CodecSection = Field(default_factory=CodecSection)

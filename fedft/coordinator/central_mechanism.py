@@ -14,6 +14,7 @@ from fedft.privacy.models.interface import model_part, privacy_model
 from fedft.statements import PrivacyStatement
 from fedft.store import RunStore, UpdateRecord
 from fedft.tensors import Arrays
+from fedft.training.stages import round_bound
 from fedft.wire import Update
 
 
@@ -86,5 +87,5 @@ class StatedMean(ExactMean):
 
     def stated(self, update: Update) -> PrivacyStatement:
         """Return the client's statement; FEDFT-5017 unless it is the one that the run asks for."""
-        privacy = self._config.privacy
-        return example_level_statement(update, delta=privacy.delta, max_norm=privacy.max_grad_norm)
+        bound = round_bound(self._config, update.round.round)
+        return example_level_statement(update, delta=self._config.privacy.delta, max_norm=bound)

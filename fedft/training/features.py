@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +29,22 @@ def pooled_features(
             inputs.pop("labels")
             pooled[[places[id(sample)] for sample in chunk]] = model.pooled(**inputs)
     return pooled
+
+
+class FeatureCache:
+    """Keeps clients' pooled states for as long as the adapters that they depend on stay the same."""
+
+    def __init__(self) -> None:
+        self._digest = ""
+        self._kept: dict[int, Tensor] = {}
+
+    def of(self, client: int, digest: str, compute: Callable[[], Tensor]) -> Tensor:
+        """Return a client's features under the adapters of this digest, computed at first use."""
+        if digest != self._digest:
+            self._digest, self._kept = digest, {}
+        if client not in self._kept:
+            self._kept[client] = compute()
+        return self._kept[client]
 
 
 def labels_of(samples: Sequence[ClassSample]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,27 +10,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedft.adapters import AdapterHandle, Frames, SampleGradients, attach, resolve_targets
 from fedft.adapters.frozen import shape_of
-from fedft.codecs import Manifest
+from fedft.codecs import Manifest, state_digest
 from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
 from fedft.data.report import DataReport
 from fedft.errors import Code, FedftError
 from fedft.methods import Method
 from fedft.models.load import BaseModel, load_base
-from fedft.models.pooled import PooledClassifier
+from fedft.models.pooled import PooledClassifier, PooledHead
 from fedft.registries import METHODS
 from fedft.tensors import Arrays
 from fedft.training import seeds
 from fedft.training.client_records import ClientRecords, load_records_of
-from fedft.training.features import labels_of, pooled_features, start_head
+from fedft.training.features import FeatureCache, labels_of, pooled_features, start_head
+from fedft.training.head_stage import measure_center, train_head
 from fedft.training.loop import TrainReport, train_local
 from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
 from fedft.training.schedule import local_steps
+from fedft.training.stages import Stage, all_rounds, stage_of
 from fedft.training.task import Task, make_task, to_device
 
 
@@ -67,6 +70,7 @@ class ModelRuntime:
         self._handle: AdapterHandle | None = None
         self._frame_digest = ""
         self._clients: dict[int, ClientData] = {}
+        self._features = FeatureCache()
         self.records = ClientRecords(config)
 
     # -- model ---------------------------------------------------------------------------------------
@@ -160,6 +164,9 @@ class ModelRuntime:
 
         Its randomness derives from (run seed, round, client key) and nothing else.
         """
+        stage = stage_of(self.config, round_number)
+        if stage is not Stage.ALL:
+            return self._train_head(client, stage)
         data = self.client_data(client)
         section = self.config.training
         steps = local_steps(section, len(data.train))
@@ -167,8 +174,8 @@ class ModelRuntime:
         report = self.fit(
             data.train,
             generator=seeds.generator(self.config.seed, "round", round_number, key),
-            first_step=(round_number - 1) * steps,
-            total_steps=self.config.rounds.total * steps,
+            first_step=(round_number - 1 - self.config.head.rounds) * steps,
+            total_steps=all_rounds(self.config) * steps,
         )
         counts = {
             "truncated": data.report.truncated,
@@ -180,6 +187,46 @@ class ModelRuntime:
         if (peak := self._memory.peak()) is not None:
             metrics["peak_memory"] = float(peak)
         return LocalReport(len(data.train), metrics | shown)
+
+    def _train_head(self, client: int, stage: Stage) -> LocalReport:
+        started = time.monotonic()
+        head, pooled, labels = self.head_data(client)
+        metrics: dict[str, float] = {}
+        if stage is Stage.CENTER:
+            measure_center(head, pooled)
+        else:
+            section = self.config.head
+            metrics = {
+                "train_loss": train_head(head, pooled, labels, section),
+                "steps": float(section.steps),
+            }
+        return LocalReport(len(pooled), metrics | {"seconds": time.monotonic() - started})
+
+    def head_data(self, client: int) -> tuple[PooledHead, Tensor, Tensor]:
+        """Return the head, a client's pooled states (n, k, d) under the adapters as they stand, and labels.
+
+        Raises:
+            FedftError: FEDFT-3033 where the model has another head, FEDFT-3031 for a client without samples
+                in a run without privacy.
+
+        """
+        model, samples = self.base.model, self.client_data(client).train
+        if not isinstance(model, PooledClassifier):
+            raise FedftError(
+                Code.HEAD_NOT_POOLED,
+                f"the head of this {type(model).__name__} reads no pooled states: it cannot be trained alone",
+                hint='set task.pooling to "mean", "first" or "last", or head.rounds to 0',
+            )
+        if not samples and self.config.privacy.mechanism == "none":
+            raise FedftError(Code.NOTHING_TO_TRAIN, "nothing to train: 0 samples")
+        extra = set(self.adapters.extra_names)
+        digest = state_digest({name: value for name, value in self.state().items() if name not in extra})
+        pooled = self._features.of(
+            client,
+            digest,
+            lambda: pooled_features(model, self.task, samples, self.config.evaluation.batch_size),
+        )
+        return model.head, pooled, labels_of(samples)
 
     def fit(
         self,

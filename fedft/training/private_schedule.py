@@ -19,16 +19,17 @@ from fedft.privacy.mechanisms.sampling import (
 )
 from fedft.registries import METHODS
 from fedft.training.schedule import local_steps
+from fedft.training.stages import Stage, all_rounds, head_rounds, measures_center, stage_of
 
 
 @dataclass(frozen=True)
 class PrivateRounds:
-    """One client's part in every round of a private run; the same in each.
+    """One client's part in every round of one stage of a private run; the same in each.
 
     Attributes:
         sampler: draws a step's batch from the client's records.
         steps: private steps of one round.
-        rounds: of the whole run, spare ones included.
+        rounds: of the stage, spare ones included.
         noise_multiplier: σ of every step.
 
     """
@@ -43,15 +44,29 @@ class PrivateRounds:
         return self.sampler.event(self.noise_multiplier, self.steps)
 
     def run_event(self) -> PrivacyEvent:
-        """Return what all rounds cost."""
+        """Return what all rounds of the stage cost."""
         return _times(self.event(), self.rounds)
 
 
-def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
-    """Return what a client with so many records does in each round.
+def private_round(config: RunConfig, examples: int, number: int) -> PrivateRounds:
+    """Return what a client with so many records does in a round, counted from 1, by the round's stage.
 
-    The noise multiplier is the configured one, or the least that keeps all rounds within the run's ε. It is a
-    function of the configuration and of the number of records alone, so it is the same in every round.
+    Raises:
+        FedftError: as ``private_rounds``.
+
+    """
+    stage = stage_of(config, number)
+    if stage is Stage.ALL:
+        return private_rounds(config, examples)
+    return private_head_of(config, examples)[stage]
+
+
+def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
+    """Return what a client with so many records does in each round that trains everything.
+
+    The noise multiplier is the configured one, or the least that keeps the run, with what the frame and the
+    head alone cost before, within its ε. It is a function of the configuration and of the number of records
+    alone, so it is the same in every round.
 
     Raises:
         FedftError: FEDFT-8001 (δ ≥ 1/n), FEDFT-8101 (a batch larger than the data), FEDFT-8004 (no noise is
@@ -61,10 +76,9 @@ def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
     privacy = config.privacy
     target = Budget(privacy.epsilon, privacy.delta)
     check_delta(target.delta, examples)
-    steps, rounds = local_steps(config.training, examples), accounted_rounds(config)
+    steps, rounds = local_steps(config.training, examples), all_rounds(config) + privacy.spare_rounds
     sampler = configured_sampler(config, examples)
-    sketch = private_sketch_of(config, examples)
-    before = () if sketch is None else (sketch.event(),)
+    before = spent_before(config, examples)
     sigma = privacy.noise_multiplier
     if not sigma:
         sigma = _calibrated(target, _times(sampler.event(1.0, steps), rounds), before)
@@ -72,6 +86,45 @@ def private_rounds(config: RunConfig, examples: int) -> PrivateRounds:
     if privacy.noise_multiplier:
         _require_within(target, (*before, result.run_event()))
     return result
+
+
+def spent_before(config: RunConfig, examples: int) -> tuple[PrivacyEvent, ...]:
+    """Return what a client's data have paid before the rounds that train everything: frame, center, head."""
+    sketch = private_sketch_of(config, examples)
+    frame = () if sketch is None else (sketch.event(),)
+    return frame + tuple(rounds.run_event() for rounds in private_head_of(config, examples).values())
+
+
+def private_head_of(config: RunConfig, examples: int) -> dict[Stage, PrivateRounds]:
+    """Return what a client does in the rounds of the head alone, by stage; empty for a run without them.
+
+    Together they cost their share of the run's ε, or all that a sketch leaves of it if no round follows.
+    Every step takes in all records, so that all of it together is one Gaussian release, exactly:
+    1/σ² = 1/σ_center² + T/σ_head².
+
+    Raises:
+        FedftError: FEDFT-8001 (δ ≥ 1/n), FEDFT-8004 (no noise is enough).
+
+    """
+    privacy, head = config.privacy, config.head
+    if not head.rounds:
+        return {}
+    check_delta(privacy.delta, examples)
+    sketch = private_sketch_of(config, examples)
+    before = () if sketch is None or all_rounds(config) else (sketch.event(),)
+    share = head.share if all_rounds(config) else 1.0
+    sigma = _calibrated(Budget(share * privacy.epsilon, privacy.delta), PrivacyEvent(1.0), before)
+    sampler, spare = PoissonSampler(examples, examples), privacy.spare_rounds
+    center = head.center_share if measures_center(config) else 0.0
+    rounds = head_rounds(config) + spare
+    plan = {
+        Stage.HEAD: PrivateRounds(
+            sampler, head.steps, rounds, sigma * math.sqrt(rounds * head.steps / (1 - center))
+        )
+    }
+    if center:
+        plan[Stage.CENTER] = PrivateRounds(sampler, 1, 1 + spare, sigma * math.sqrt((1 + spare) / center))
+    return plan
 
 
 def private_sketch_of(config: RunConfig, examples: int) -> PrivateRounds | None:
@@ -117,11 +170,12 @@ def expected_clients(config: RunConfig) -> float:
 
 
 def planned_event(config: RunConfig, examples: int, batch: int) -> PrivacyEvent:
-    """Return what all rounds would release at another `training.batch_size`, with a noise multiplier of 1."""
+    """Return what the rounds that train everything would release at another batch size, for σ = 1."""
     training = config.training.model_copy(update={"batch_size": batch})
     changed = config.model_copy(update={"training": training})
     steps = local_steps(training, examples)
-    return _times(configured_sampler(changed, examples).event(1.0, steps), accounted_rounds(config))
+    rounds = all_rounds(config) + config.privacy.spare_rounds
+    return _times(configured_sampler(changed, examples).event(1.0, steps), rounds)
 
 
 def configured_sampler(config: RunConfig, examples: int) -> Sampler:

@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
+from fedft.client.site.folders import state_folder
 from fedft.config import RunConfig, load_config
 from fedft.data.samples import ClassSample
+from fedft.errors import FedftError
 from fedft.models.pooled import PooledClassifier, PooledHead, load_head
 from fedft.models.sources import resolve_source
+from fedft.privacy.accounting.accountants import pld_epsilon
+from fedft.privacy.site.ledger import Ledger
 from fedft.simulation.checkpoints import export_run, open_round
 from fedft.simulation.simulate import simulate
 from fedft.store import RunStore
@@ -28,7 +32,7 @@ def write_classes(path: Path, count: int) -> str:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> RunConfig:
+def overrides(tmp_path: Path) -> dict[str, object]:
     settings: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     tokenizer = AutoTokenizer.from_pretrained(resolve_source("demo"))
     with torch.random.fork_rng(devices=[]):
@@ -38,7 +42,7 @@ def config(tmp_path: Path) -> RunConfig:
         )
         BertModel(described).save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
-    overrides: dict[str, object] = {
+    return {
         "model.source": str(tmp_path / "bert"),
         "task.kind": "sequence-classification",
         "task.labels": "no, yes",
@@ -55,8 +59,13 @@ def config(tmp_path: Path) -> RunConfig:
         "evaluation.exact_match": False,
         "data.fields.group": "",
         "simulation.backend": "inline",
+        "evaluation.every": 1,
         "store.path": str(tmp_path / "store"),
     }
+
+
+@pytest.fixture
+def config(overrides: dict[str, object]) -> RunConfig:
     return load_config("demo", overrides)
 
 
@@ -131,3 +140,58 @@ def test_an_exported_body_and_head_compute_what_the_run_does(
     found = head(head.pool(hidden, batch["attention_mask"]))
     torch.testing.assert_close(found, runtime.base.model(**batch).logits, atol=1e-4, rtol=1e-3)
     assert names == ["no", "yes"]
+
+
+HEAD_FIRST: dict[str, object] = {
+    "adapter.initialiser": "random",
+    "head.rounds": 3,
+    "head.steps": 20,
+    "rounds.total": 4,
+    "rounds.weighting": "uniform",
+}
+
+
+def test_the_head_learns_alone_and_the_adapters_rest_meanwhile(overrides: dict[str, object]) -> None:
+    config = load_config("demo", overrides | HEAD_FIRST)
+    store = RunStore(config.store.path)
+    run = simulate(config, store=store)
+    start, center, head, end = (store.state(run.id, number) for number in (0, 1, 3, 4))
+    moved = {name for name in start if (start[name] != center[name]).any()}
+    assert moved == {"head.center"}
+    assert {name for name in start if (center[name] != head[name]).any()} == {
+        "head.classifier.weight",
+        "head.classifier.bias",
+    }
+    assert any((head[name] != end[name]).any() for name in start if "head" not in name)
+    evaluations = {r.round: r.evaluations[0].metrics for r in store.rounds(run.id) if r.evaluations}
+    assert evaluations[3]["loss"] < evaluations[1]["loss"]
+
+
+def test_a_private_run_charges_every_stage_and_stays_within_epsilon(
+    overrides: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FEDFT_STATE", str(tmp_path / "state"))
+    private = {"privacy.mechanism": "example", "privacy.epsilon": 4.0, "privacy.delta": 1e-3}
+    config = load_config("demo", overrides | HEAD_FIRST | private | {"training.batch_size": 4})
+    store = RunStore(config.store.path)
+    run = simulate(config, store=store)
+    for client in ("client-000", "client-001"):
+        book = Ledger(state_folder() / "ledgers" / run.id / client / "ledger.sqlite")
+        events = book.events("train")
+        assert sorted((event.sample_rate, event.steps) for event in events) == [(4 / 15, 2), (1, 1), (1, 40)]
+        assert 3.9 < pld_epsilon(events, 1e-3) <= 4.0
+    stated = [[update.privacy for update in r.updates] for r in store.rounds(run.id)[1:]]
+    spent = [max(item.epsilon for item in round if item) for round in stated]
+    assert spent == sorted(spent)
+    assert spent[2] <= 2.0 < spent[3] <= 4.0
+
+
+def test_a_head_that_the_checkpoint_brings_cannot_be_trained_alone(
+    overrides: dict[str, object], tmp_path: Path
+) -> None:
+    source = str(overrides["model.source"])
+    BertForSequenceClassification.from_pretrained(source, num_labels=2).save_pretrained(source)
+    runtime = ModelRuntime(load_config("demo", overrides | HEAD_FIRST))
+    runtime.attach(runtime.build_frames())
+    with pytest.raises(FedftError, match="FEDFT-3033"):
+        runtime.head_data(0)

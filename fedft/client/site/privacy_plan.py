@@ -15,8 +15,9 @@ from fedft.privacy.accounting.planning import PlanRow, plan
 from fedft.privacy.models.interface import privacy_model
 from fedft.statements import PrivacyUnit
 from fedft.training.client_records import ClientRecords
-from fedft.training.private_schedule import accounted_rounds, planned_event, private_sketch_of
+from fedft.training.private_schedule import accounted_rounds, planned_event, spent_before
 from fedft.training.schedule import local_steps
+from fedft.training.stages import all_rounds
 
 _TARGETS = (1.0, 3.0, 8.0)
 
@@ -77,9 +78,9 @@ def plan_run(
             delta=delta,
             examples=examples,
             expected_batches=sorted(batches or (size for size in around if 0 < size <= examples)),
-            steps=local_steps(config.training, examples) * config.rounds.total,
+            steps=local_steps(config.training, examples) * all_rounds(config),
             parameters=parameters,
-            spent=[*spent, *_sketch(config, examples, target)],
+            spent=[*spent, *_before(config, examples, target)],
             event_of=lambda size: planned_event(config, examples, size),
         )
     ]
@@ -110,11 +111,10 @@ def _plan_clients(
     return RunPlan(clients, parameters, privacy.delta, (), rows)
 
 
-def _sketch(config: RunConfig, examples: int, epsilon: float) -> list[PrivacyEvent]:
-    """Return what a dp-sketch frame costs at this target; nothing for other frames."""
+def _before(config: RunConfig, examples: int, epsilon: float) -> tuple[PrivacyEvent, ...]:
+    """Return what frame and head cost at this target, before the rounds that the plan is about."""
     target = config.privacy.model_copy(update={"epsilon": epsilon})
-    sketch = private_sketch_of(config.model_copy(update={"privacy": target}), examples)
-    return [] if sketch is None else [sketch.event()]
+    return spent_before(config.model_copy(update={"privacy": target}), examples)
 
 
 def _data(config: RunConfig, site: Path | None) -> tuple[int, list[PrivacyEvent]]:

@@ -13,7 +13,8 @@ from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
 from fedft.training.private_client import sketch_of, train_client
-from fedft.training.private_schedule import PrivateRounds, private_rounds, private_sketch_of
+from fedft.training.private_schedule import PrivateRounds, private_round, private_sketch_of
+from fedft.training.stages import round_bound
 from fedft.wire import Instruction
 
 
@@ -25,11 +26,12 @@ def train_charged(
     The charge is on disk before the first sample is drawn. The data are read before the charge, so that a
     file that is missing costs nothing.
     """
-    rounds = private_rounds(runtime.config, runtime.records.count(identity.partition))
+    number = instruction.round.round
+    rounds = private_round(runtime.config, runtime.records.count(identity.partition), number)
     runtime.client_data(identity.partition)
     _, epsilon = enforcer.charge(runtime, identity, instruction, rounds.event())
-    train_client(runtime, identity.partition, rounds, round_number=instruction.round.round)
-    return _statement(runtime, rounds, runtime.config.privacy.max_grad_norm, epsilon)
+    train_client(runtime, identity.partition, rounds, round_number=number)
+    return _statement(runtime, rounds, round_bound(runtime.config, number), epsilon)
 
 
 def sketch_charged(

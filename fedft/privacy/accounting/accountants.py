@@ -38,7 +38,7 @@ def pld_epsilon(events: Iterable[PrivacyEvent], delta: float, *, interval: float
     Source: Koskela et al. (AISTATS 2020); Doroshenko et al. (PETS 2022), in dp-accounting; truncated
     Poisson sampling by arXiv 2508.15089.
     """
-    merged = merge(events)
+    merged = _join_unsampled(merge(events))
     if not merged:
         return 0.0
     if min(event.noise_multiplier for event in merged) < 0.3:
@@ -47,16 +47,17 @@ def pld_epsilon(events: Iterable[PrivacyEvent], delta: float, *, interval: float
     return float(functools.reduce(lambda a, b: a.compose(b), parts).get_epsilon_for_delta(delta))
 
 
+def _join_unsampled(events: list[PrivacyEvent]) -> list[PrivacyEvent]:
+    """Make one release of all Gaussian ones without sampling: 1/σ² = Σ 1/σᵢ², exactly."""
+    plain = [event for event in events if event.sample_rate == 1 and event.max_batch is None]
+    if not plain:
+        return events
+    precision = sum(event.steps / event.noise_multiplier**2 for event in plain)
+    return [PrivacyEvent(1 / math.sqrt(precision)), *(event for event in events if event not in plain)]
+
+
 def _distribution(event: PrivacyEvent, interval: float) -> Any:
-    if (
-        event.sample_rate == 1 and event.max_batch is None
-    ):  # n Gaussian releases are one with a √n smaller deviation, exactly
-        return _one_release(replace(event, noise_multiplier=_joint_sigma(event), steps=1), interval)
     return _one_release(replace(event, steps=1), interval).self_compose(event.steps)
-
-
-def _joint_sigma(event: PrivacyEvent) -> float:
-    return event.noise_multiplier / math.sqrt(event.steps)
 
 
 @functools.lru_cache(maxsize=64)

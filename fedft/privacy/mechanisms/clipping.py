@@ -40,13 +40,17 @@ def clip_weights(rows: Tensor, max_norm: float, counts: LocalCounts) -> Tensor:
 
     """
     norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    bad = ~torch.isfinite(norms)
+    if bad.any():
+        rows[bad] = 0.0
+    return norm_weights(norms, max_norm, counts)
+
+
+def norm_weights(norms: Tensor, max_norm: float, counts: LocalCounts) -> Tensor:
+    """Return what brings contributions of these L2 norms to `max_norm`, (units,); see `clip_weights`."""
     finite = torch.isfinite(norms)
-    bad = int((~finite).sum())
-    if bad:
-        rows[~finite] = 0.0
-        norms = torch.where(finite, norms, 0.0)
-    weights = (max_norm * MARGIN / norms).clamp(max=1.0)
-    counts.units += len(rows)
-    counts.non_finite += bad
+    weights = (max_norm * MARGIN / torch.where(finite, norms, 0.0)).clamp(max=1.0)
+    counts.units += len(norms)
+    counts.non_finite += int((~finite).sum())
     counts.clipped += int((weights < 1).sum())
     return weights

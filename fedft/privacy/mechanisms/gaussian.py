@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedft.errors import Code, FedftError
-from fedft.privacy.mechanisms.clipping import LocalCounts, clip_weights
+from fedft.privacy.mechanisms.clipping import LocalCounts, clip_weights, norm_weights
 from fedft.privacy.mechanisms.noise import NoiseSource, SecureNoise, add_gaussian
 
 
@@ -96,7 +96,35 @@ class GaussianMechanism:
                 f"contributions of shape {tuple(rows.shape)}, expected (units, {self.dimension})",
             )
         weights = clip_weights(rows, self.max_norm, self.local_counts)
-        total = (weights @ rows).double()
+        self._add((weights @ rows).double())
+
+    def add_outer(self, left: Tensor, right: Tensor) -> None:
+        """Clip contributions that are outer products, and add them up; no contribution is written out.
+
+        What a linear layer's gradient is made of: unit i gives `left[i] ⊗ right[i]`, flattened, whose norm is
+        the product of the two norms. Those that are not finite count as zero.
+
+        Args:
+            left: (units, a) float32.
+            right: (units, b) float32, with a·b the dimension.
+
+        Raises:
+            FedftError: FEDFT-8505 for factors of another shape.
+
+        """
+        if len(left) != len(right) or left.shape[1] * right.shape[1] != self.dimension:
+            raise FedftError(
+                Code.CONTRIBUTION_SHAPE_MISMATCH,
+                f"factors of shape {tuple(left.shape)} and {tuple(right.shape)} make no contributions of "
+                f"{self.dimension} numbers",
+            )
+        norms = torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)
+        weights = norm_weights(norms, self.max_norm, self.local_counts)
+        finite = torch.isfinite(norms)
+        left, right = left[finite], right[finite]
+        self._add(((weights[finite, None] * left).T @ right).flatten().double())
+
+    def _add(self, total: Tensor) -> None:
         self._sum = total if self._sum is None else self._sum + total
 
     def release(self) -> Tensor:

@@ -216,3 +216,14 @@ def test_events_survive_storage() -> None:
     assert PrivacyEvent(**event.as_dict()) == event
     assert pickle.loads(pickle.dumps(event)) == event
     assert PrivacyEvent(1.0).as_dict() == {"noise_multiplier": 1.0, "sample_rate": 1.0, "steps": 1}
+
+
+def test_unsampled_releases_of_different_noise_are_one_of_their_joint_precision() -> None:
+    """Gaussian mechanisms compose to a Gaussian one: 1/σ² = Σ 1/σᵢ² (Dong, Roth and Su 2022)."""
+    parts = [PrivacyEvent(10.0, steps=50), PrivacyEvent(4.0), PrivacyEvent(25.0, steps=3)]
+    joint = PrivacyEvent((50 / 100 + 1 / 16 + 3 / 625) ** -0.5)
+    assert pld_epsilon(parts, 1e-5) == pytest.approx(pld_epsilon([joint], 1e-5), abs=1e-9)
+    sampled = PrivacyEvent(1.0, 0.01, 100)
+    assert pld_epsilon([*parts, sampled], 1e-5) == pytest.approx(
+        pld_epsilon([joint, sampled], 1e-5), abs=1e-9
+    )

@@ -144,3 +144,26 @@ def test_contributions_of_another_shape_are_refused(shape: tuple[int, ...]) -> N
 
 def test_the_margin_is_far_below_what_matters() -> None:
     assert 1 - 2e-5 < MARGIN < 1
+
+
+def test_outer_products_are_summed_as_their_rows_would_be() -> None:
+    generator = torch.Generator().manual_seed(0)
+    left, right = torch.randn(30, 3, generator=generator), torch.randn(30, 5, generator=generator)
+    left[4] = float("nan")
+    right[7] = float("inf")
+    rows = torch.einsum("na,nb->nab", left, right).flatten(1)
+    found = []
+    for add in ("add", "add_outer"):
+        mechanism = GaussianMechanism(15, max_norm=1.5, noise_multiplier=1e-7, denominator=30)
+        getattr(mechanism, add)(*((rows,) if add == "add" else (left, right)))
+        found.append((mechanism.release(), mechanism.local_counts))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-6, rtol=1e-5)
+    assert found[0][1] == found[1][1]
+    assert found[0][1].non_finite == 2
+
+
+def test_factors_that_make_no_contribution_are_refused() -> None:
+    mechanism = GaussianMechanism(15, max_norm=1.0, noise_multiplier=1.0, denominator=1)
+    for left, right in ((torch.ones(2, 3), torch.ones(3, 5)), (torch.ones(2, 3), torch.ones(2, 4))):
+        with pytest.raises(FedftError, match="FEDFT-8505"):
+            mechanism.add_outer(left, right)

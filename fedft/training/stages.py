@@ -1,0 +1,48 @@
+"""The stages of a run: the head first, on features of the frozen body, then everything that is trained."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from fedft.config import RunConfig
+from fedft.registries import METHODS
+
+
+class Stage(Enum):
+    """What the clients do in a round."""
+
+    CENTER = "center"
+    """Measure the mean of the features."""
+    HEAD = "head"
+    """Train the head alone, in full batches on features that are computed once."""
+    ALL = "all"
+    """Train the adapters, and the head with them."""
+
+
+def measures_center(config: RunConfig) -> bool:
+    """Whether a run's first round measures the features' mean; public records have given it otherwise."""
+    frame = METHODS.get(config.method).frame_facts(config)
+    return bool(config.head.rounds and config.head.center_share) and frame.needs != "gradients"
+
+
+def stage_of(config: RunConfig, number: int) -> Stage:
+    """Return the stage of a round, counted from 1; a function of the configuration alone."""
+    if number > config.head.rounds:
+        return Stage.ALL
+    return Stage.CENTER if number == 1 and measures_center(config) else Stage.HEAD
+
+
+def round_bound(config: RunConfig, number: int) -> float:
+    """Return the L2 bound of an example's part in a private round; the head alone has one of its own."""
+    alone = stage_of(config, number) is not Stage.ALL
+    return config.head.max_grad_norm if alone else config.privacy.max_grad_norm
+
+
+def head_rounds(config: RunConfig) -> int:
+    """Return how many rounds train the head alone."""
+    return config.head.rounds - measures_center(config)
+
+
+def all_rounds(config: RunConfig) -> int:
+    """Return how many rounds train everything."""
+    return config.rounds.total - config.head.rounds
