@@ -109,8 +109,11 @@ def test_a_resumed_run_needs_the_base_for_no_more_than_evaluation(tmp_path: Path
     assert again.final_digest == run.final_digest
 
 
-def test_layers_without_weights_give_the_frame_that_the_loaded_base_gives(tmp_path: Path) -> None:
-    config = tiny_config(tmp_path, **SHAPES_ALONE)
+@pytest.mark.parametrize("method", ["fedsb", "fedit", "ffa-lora"])
+def test_layers_without_weights_give_the_frame_that_the_loaded_base_gives(
+    tmp_path: Path, method: str
+) -> None:
+    config = tiny_config(tmp_path, **SHAPES_ALONE, method=method)
     base, runtime = ServerBase(config, new=True), ModelRuntime(config)
 
     assert base.runtime is None
