@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fedft.config.rules import Contradiction
 from fedft.errors import Code, FedftError
 from fedft.methods.interface import FrameFacts, Method
+from fedft.registries import PRIVACY_MODELS
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +90,7 @@ class FedIT(LoraMethod):
 
     def contradictions(self, config: RunConfig) -> Iterator[Contradiction]:
         """Refuse differential privacy: noise on two factors multiplies, and the error would be a release."""
-        if config.privacy.mechanism != "none":
+        if PRIVACY_MODELS.get(config.privacy.mechanism).private:
             yield Contradiction(
                 "privacy.mechanism",
                 'is not defined for fedit, which trains two factors; use method "fedsb" or "ffa-lora"',

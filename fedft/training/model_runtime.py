@@ -22,6 +22,7 @@ from fedft.errors import Code, FedftError
 from fedft.methods import Method
 from fedft.models.load import BaseModel, load_base
 from fedft.models.pooled import PooledClassifier, PooledHead
+from fedft.privacy.models.interface import privacy_model
 from fedft.registries import METHODS
 from fedft.tensors import Arrays
 from fedft.training import seeds
@@ -217,7 +218,7 @@ class ModelRuntime:
                 f"the head of this {type(model).__name__} reads no pooled states: it cannot be trained alone",
                 hint='set task.pooling to "mean", "first" or "last", or head.rounds to 0',
             )
-        if not samples and self.config.privacy.mechanism == "none":
+        if not samples and not privacy_model(self.config).private:
             raise FedftError(Code.NOTHING_TO_TRAIN, "nothing to train: 0 samples")
         extra = set(self.adapters.extra_names)
         digest = state_digest({name: value for name, value in self.state().items() if name not in extra})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -47,6 +48,13 @@ def test_every_kind_has_a_part_at_the_client_and_one_at_the_server(name: str) ->
     server = resolve_name(model.server)
     for method in ("draw", "stated", "release", "max_norm", "limit"):
         assert hasattr(server, method)
+
+
+def test_no_module_compares_the_name_of_a_kind() -> None:
+    compared = re.compile(r"privacy\.mechanism *(==|!=|in\b|is\b)|match .*privacy\.mechanism")
+    files = sorted((Path(__file__).parents[2] / "fedft").rglob("*.py"))
+
+    assert [path.name for path in files if compared.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_a_kind_that_is_not_listed_is_an_error(tmp_path: Path) -> None:
