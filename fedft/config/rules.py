@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from fedft.methods.interface import FrameFacts
 
 
+DEMO = "demo"
+
+
 @dataclass(frozen=True)
 class Contradiction:
     """``path`` is the key to change; ``others`` are further keys that the message depends on."""
@@ -128,11 +131,11 @@ def _data(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
             'partition kind "field" needs the name of a field',
             ("data.partition.kind",),
         )
-    if frame.needs == "gradients" and not config.data.public:
+    if frame.needs == "gradients" and not _own(config, config.data.public):
         yield Contradiction(
             "data.public",
             f"{frame.name} builds its frame from public records; name them",
-            ("adapter.initialiser",),
+            ("adapter.initialiser", "data.train"),
         )
 
 
@@ -143,9 +146,14 @@ def _evaluation(config: RunConfig) -> Iterator[Contradiction]:
             f"a {config.task.kind} task generates no answers",
             ("task.kind",),
         )
-    if config.evaluation.every and not config.data.test:
+    if config.evaluation.every and not _own(config, config.data.test):
         yield Contradiction(
             "data.test",
             "evaluation needs test records, or evaluation.every = 0",
-            ("evaluation.every",),
+            ("evaluation.every", "data.train"),
         )
+
+
+def _own(config: RunConfig, source: str) -> bool:
+    """Whether records are named; the demo's belong to the demo's training records, and to no others."""
+    return bool(source) and (source != DEMO or config.data.train == DEMO)

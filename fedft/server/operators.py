@@ -25,7 +25,6 @@ def enroll_operator(settings: ServerSettings, folder: Path, name: str) -> Path:
         FedftError: FEDFT-6205 when the name has another key or the key was revoked, FEDFT-7056 the name.
 
     """
-
     request = folder / REQUEST
     if not request.exists():
         make_identity(folder, name, settings.bundle())

@@ -14,6 +14,7 @@ from fedft.errors import FedftError
 
 PRIVATE = {"mechanism": "example"}
 CLIENT = {"mechanism": "client"}
+OWN = {"train": "x", "test": "y", "public": "x"}
 UNIFORM = {"weighting": "uniform"}
 
 
@@ -101,12 +102,12 @@ def test_a_contradiction_with_a_value_that_is_itself_wrong_is_not_reported() -> 
         ({"adapter": {"initialiser": "dp-sketch"}}, "privacy.mechanism"),
         ({"privacy": PRIVATE, "rounds": UNIFORM, "evaluation": {"federated": True}}, "evaluation.federated"),
         ({"privacy": PRIVATE, "rounds": UNIFORM, "task": {"too_long": "error"}}, "task.too_long"),
-        ({"privacy": PRIVATE, "rounds": UNIFORM, "data": {"train": "x", "public": "x"}}, "data.public"),
+        ({"privacy": PRIVATE, "rounds": UNIFORM, "data": OWN}, "data.public"),
         ({"privacy": PRIVATE | {"max_batch": 64}, "rounds": UNIFORM}, "privacy.max_batch"),
         ({"privacy": CLIENT}, "rounds.weighting"),
         ({"privacy": CLIENT, "rounds": UNIFORM | {"cohort": 2}}, "rounds.cohort"),
         ({"privacy": CLIENT, "rounds": UNIFORM, "evaluation": {"federated": True}}, "evaluation.federated"),
-        ({"privacy": CLIENT, "rounds": UNIFORM, "data": {"train": "x", "public": "x"}}, "data.public"),
+        ({"privacy": CLIENT, "rounds": UNIFORM, "data": OWN}, "data.public"),
         (
             {
                 "privacy": CLIENT | {"clip_quantile": 0.5, "count_noise": 1.0, "noise_multiplier": 2.0},

@@ -18,3 +18,15 @@ def test_a_frame_that_changes_the_base_needs_one_that_is_not_quantised() -> None
 def test_a_task_that_nobody_knows_is_an_error_and_not_another_s_behaviour() -> None:
     with pytest.raises(FedftError, match=r"FEDFT-1003 .*\n.*task.kind: .*'causal-lm' or 'sequence-class"):
         check({"task": {"kind": "regression"}})
+
+
+@pytest.mark.parametrize("key", ["test", "public"])
+def test_own_training_records_are_not_joined_by_the_demos(key: str) -> None:
+    """A run on one's own records must not report the demo's perplexity, nor take a frame from its records."""
+    data = {"train": "own.jsonl", "test": "test.jsonl", "public": "public.jsonl"}
+    assert check({"data": data}).data.train == "own.jsonl"
+    for value in ({}, {key: "demo"}, {key: ""}):
+        with pytest.raises(FedftError, match=rf"FEDFT-1003[^$]*data\.{key}"):
+            check({"data": {name: source for name, source in data.items() if name != key} | value})
+    quiet = {"evaluation": {"every": 0}, "adapter": {"initialiser": "random"}}
+    assert check({"data": {"train": "own.jsonl"}, **quiet}).data.test == "demo"

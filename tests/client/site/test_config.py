@@ -33,7 +33,12 @@ def test_a_sites_own_data_and_model_replace_what_the_run_names_and_nothing_else(
     run = check(
         {
             "model": {"source": "elsewhere", "revision": "abc"},
-            "data": {"train": "/etc/passwd", "partition": {"kind": "field", "field": "x", "clients": 5}},
+            "data": {
+                "train": "/etc/passwd",
+                "test": "test.jsonl",
+                "public": "public.jsonl",
+                "partition": {"kind": "field", "field": "x", "clients": 5},
+            },
             "seed": 3,
         }
     )
