@@ -35,7 +35,7 @@ def onednn_float32() -> bool:
     matrix units would do: so it is used only when a test product comes out with float32's accuracy.
     The vendor decides, not a stopwatch: one machine must always compute the same bits.
     """
-    return _vendor() == "AuthenticAMD" and torch.backends.mkldnn.is_available() and _accurate()  # type: ignore[no-untyped-call]
+    return _vendor() == "AuthenticAMD" and torch.backends.mkldnn.is_available() and _accurate()
 
 
 def _accurate() -> bool:

@@ -22,7 +22,7 @@ Nested = tuple[Tensor, Tensor, float]
 """Second-level absmax, the 256 values of the 8-bit map, offset."""
 
 _WEIGHT = "Tensor packed, Tensor absmax, Tensor? absmax2, Tensor? code, float offset"
-_library: Any = torch.library.Library("fedft", "DEF")  # type: ignore[no-untyped-call]
+_library: Any = torch.library.Library("fedft", "DEF")
 _library.define("nf4_quantise(Tensor weight) -> (Tensor, Tensor)")
 _library.define("nf4_nest(Tensor absmax, Tensor code) -> (Tensor, Tensor, Tensor)")
 _library.define(f"nf4_dequantise({_WEIGHT}, SymInt[] shape, ScalarType dtype) -> Tensor")

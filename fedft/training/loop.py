@@ -141,7 +141,7 @@ def _accumulate(model: nn.Module, task: Task[S], batch: Sequence[S], section: Tr
     for chunk in batches_by_length(batch, size):
         inputs = to_device(task.collate(chunk), device)
         loss = task.per_sample_loss(model, inputs).sum()
-        (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
+        (loss / len(batch)).backward()
         total += loss.item()
     return total
 

@@ -122,7 +122,7 @@ def _plan(
     adapters = _adapt(model, names, layer, rank)
     ids = torch.zeros(batch, tokens, dtype=torch.int64)
     with _Counter() as counter:
-        _loss(model(input_ids=ids).logits).backward()  # type: ignore[no-untyped-call]
+        _loss(model(input_ids=ids).logits).backward()
     numbers = sum(p.numel() for module in adapters for p in module.trainable().values())
     return MemoryPlan(
         weights=weights,
@@ -181,7 +181,7 @@ def _quantised(model: nn.Module) -> list[QuantisedLinear]:
     return [module for module in model.modules() if isinstance(module, QuantisedLinear)]
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counter(TorchDispatchMode):
     """Counts the bytes of storages made inside that are still alive, and the most there were."""
 
     def __init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -15,6 +17,7 @@ from transformers import (
 )
 
 VOCABULARY = 64
+Make = Callable[[], PreTrainedModel]
 
 
 def tiny_llama(**changes: object) -> PreTrainedModel:
@@ -50,7 +53,7 @@ _ENCODER = {
 }
 
 
-def _seeded(make: object) -> PreTrainedModel:
+def _seeded(make: Make) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         model = make()

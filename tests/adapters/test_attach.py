@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -20,21 +21,32 @@ from fedft.adapters import (
     resolve_targets,
 )
 from fedft.errors import FedftError
-from tests.adapters.models import per_sample_loss, tiny_bert, tiny_gpt2, tiny_llama, tiny_roberta, tokens
+from tests.adapters.models import (
+    Make,
+    per_sample_loss,
+    tiny_bert,
+    tiny_gpt2,
+    tiny_llama,
+    tiny_roberta,
+    tokens,
+)
 from tests.adapters.test_frame import make_frame
+from tests.gradients import grad
 
 CLASSIFIERS = (tiny_bert, tiny_roberta)
 
 
-def frames_for(model: nn.Module, initialiser: str = "random", rank: int = 4, **options: object) -> FrameSet:
+def frames_for(
+    model: nn.Module, initialiser: str = "random", rank: int = 4, *, scale: float = 1.0
+) -> FrameSet:
     gradients = SampleGradients([tokens(3)], per_sample_loss, layers_at_once=20)
     targets = resolve_targets(model, "auto")
-    return build_frames(model, targets, initialiser=initialiser, rank=rank, gradients=gradients, **options)
+    return build_frames(model, targets, initialiser=initialiser, rank=rank, gradients=gradients, scale=scale)
 
 
-def attached(make: object, initialiser: str = "random", **options: object) -> AdapterHandle:
+def attached(make: Make, initialiser: str = "random", extra_trainable: Sequence[str] = ()) -> AdapterHandle:
     model = make()
-    return attach(model, frames_for(model, initialiser), **options)
+    return attach(model, frames_for(model, initialiser), extra_trainable=extra_trainable)
 
 
 def random_state(handle: AdapterHandle, seed: int = 0) -> dict[str, Tensor]:
@@ -44,7 +56,7 @@ def random_state(handle: AdapterHandle, seed: int = 0) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert, tiny_roberta])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_zero_r_gives_the_models_output_bit_for_bit(make: object, dtype: torch.dtype) -> None:
+def test_a_zero_r_gives_the_models_output_bit_for_bit(make: Make, dtype: torch.dtype) -> None:
     model = make().to(dtype)
     before = model(input_ids=tokens()).logits
     attach(model, frames_for(model))
@@ -54,7 +66,7 @@ def test_a_zero_r_gives_the_models_output_bit_for_bit(make: object, dtype: torch
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert])
-def test_only_r_and_the_named_head_are_trainable(make: object) -> None:
+def test_only_r_and_the_named_head_are_trainable(make: Make) -> None:
     model = make()
     head = head_parameters(model) if make in CLASSIFIERS else []
     handle = attach(model, frames_for(model), extra_trainable=head)
@@ -68,11 +80,11 @@ def test_only_r_and_the_named_head_are_trainable(make: object) -> None:
 
 @pytest.mark.parametrize("initialiser", ["lora-sb", "pissa"])
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert])
-def test_gradient_of_r_is_the_projected_gradient_of_the_full_weight(make: object, initialiser: str) -> None:
+def test_gradient_of_r_is_the_projected_gradient_of_the_full_weight(make: Make, initialiser: str) -> None:
     handle = attached(make, initialiser)
     handle.load(random_state(handle))
     per_sample_loss(handle.model, tokens()).mean().backward()
-    found = {name: layer.R.grad for name, layer in handle.layers.items()}
+    found = {name: grad(layer.get_parameter("R")) for name, layer in handle.layers.items()}
     frames, state = handle.frames, handle.state()
     model = handle.detach()
     for name, frame in frames.items():  # the same function with dense weights
@@ -89,15 +101,15 @@ def test_gradient_of_r_is_the_projected_gradient_of_the_full_weight(make: object
 def test_non_reentrant_checkpointing_of_a_whole_model_gives_the_same_gradients() -> None:
     handle = attached(tiny_llama, "lora-sb")
     per_sample_loss(handle.model, tokens()).sum().backward()
-    plain = [p.grad.clone() for p in handle.trainable_parameters()]
+    plain = [grad(p).clone() for p in handle.trainable_parameters()]
     handle.model.zero_grad()
     checkpoint(lambda ids: per_sample_loss(handle.model, ids), tokens(), use_reentrant=False).sum().backward()
-    assert all(torch.equal(p.grad, g) for p, g in zip(handle.trainable_parameters(), plain, strict=True))
+    assert all(torch.equal(grad(p), g) for p, g in zip(handle.trainable_parameters(), plain, strict=True))
 
 
 @pytest.mark.parametrize("initialiser", ["random", "lora-sb", "lora-xs", "pissa"])
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert, tiny_roberta])
-def test_detach_gives_back_the_model_bit_for_bit(make: object, initialiser: str) -> None:
+def test_detach_gives_back_the_model_bit_for_bit(make: Make, initialiser: str) -> None:
     model = make().bfloat16() if initialiser == "pissa" else make()
     model.get_input_embeddings().requires_grad_(False)
     before = copy.deepcopy(model.state_dict())
@@ -145,10 +157,11 @@ def test_the_state_goes_out_and_in_unchanged() -> None:
 
 def test_a_fresh_handle_holds_the_frames_initial_state() -> None:
     handle = attached(tiny_llama, "lora-sb")
-    state = handle.state()
-    assert all(torch.equal(state[name], r0) for name, r0 in handle.frames.initial_state().items())
+    frames, state = handle.frames, handle.state()
+    assert isinstance(frames, FrameSet)
+    assert all(torch.equal(state[name], r0) for name, r0 in frames.initial_state().items())
     handle.load({name: value + 1 for name, value in state.items()})
-    assert torch.equal(handle.frames.initial_state()[handle.names[0]], state[handle.names[0]])
+    assert torch.equal(frames.initial_state()[handle.names[0]], state[handle.names[0]])
 
 
 @pytest.mark.parametrize(
@@ -162,7 +175,9 @@ def test_a_fresh_handle_holds_the_frames_initial_state() -> None:
         (lambda s: s.update({list(s)[-1]: torch.full((4, 4), float("inf"))}), "FEDFT-2118"),
     ],
 )
-def test_a_state_that_does_not_fit_changes_nothing(change: object, code: str) -> None:
+def test_a_state_that_does_not_fit_changes_nothing(
+    change: Callable[[dict[str, Tensor]], object], code: str
+) -> None:
     handle = attached(tiny_llama, "lora-sb")
     before, state = handle.state(), random_state(handle)
     change(state)
@@ -178,7 +193,8 @@ def test_the_average_state_gives_the_average_of_the_weights(clients: int, seed: 
     handle = attached(tiny_gpt2, "lora-sb")
     states = [random_state(handle, seed + i) for i in range(clients)]
     for name, frame in handle.frames.items():
-        average = frame.delta(sum(state[name].double() for state in states).float() / clients)
+        mean = torch.stack([state[name].double() for state in states]).sum(0).float() / clients
+        average = frame.delta(mean)
         expected = sum(frame.delta(state[name]) for state in states) / clients
         assert (average - expected).norm() <= 1e-6 * expected.norm()
 
@@ -208,7 +224,7 @@ def test_in_a_bfloat16_model_the_head_trains_and_travels_in_float32() -> None:
     logits = model(input_ids=tokens()).logits
     assert logits.dtype == torch.float32
     logits.sum().backward()
-    assert all(p.grad.dtype == torch.float32 for p in handle.trainable_parameters())
+    assert all(grad(p).dtype == torch.float32 for p in handle.trainable_parameters())
     handle.detach()
     assert torch.equal(model.classifier.dense.weight, original)
 
@@ -272,7 +288,8 @@ def test_a_tied_extra_parameter_is_refused() -> None:
 
 
 def test_generation_works_on_an_adapted_model() -> None:
-    handle = attached(tiny_llama)
-    before = handle.model.generate(tokens(2), max_new_tokens=5, do_sample=False)
+    model = tiny_llama()
+    handle = attach(model, frames_for(model))
+    before = model.generate(tokens(2), max_new_tokens=5, do_sample=False)
     handle.detach()
-    assert torch.equal(handle.model.generate(tokens(2), max_new_tokens=5, do_sample=False), before)
+    assert torch.equal(model.generate(tokens(2), max_new_tokens=5, do_sample=False), before)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,14 @@ from fedft.adapters.initialisers.random import orthonormal_columns
 from fedft.errors import FedftError
 
 
-def make_frame(out: int = 6, inside: int = 5, rank: int = 3, *, key: str = "k", **changes: object) -> Frame:
-    parts: dict[str, object] = {
+def make_frame(out: int = 6, inside: int = 5, rank: int = 3, *, key: str = "k", **changes: Any) -> Frame:
+    parts: dict[str, Any] = {
         "b": torch.from_numpy(orthonormal_columns(out, rank, key + "b")).float(),
         "a": torch.from_numpy(orthonormal_columns(inside, rank, key + "a")).float().T,
         "r0": torch.from_numpy(np.random.default_rng(5).normal(size=(rank, rank))).float(),
         "scale": 0.5,
     }
-    return Frame(**(parts | changes))  # type: ignore[arg-type]
+    return Frame(**(parts | changes))
 
 
 @st.composite
@@ -120,7 +121,7 @@ def test_another_format_version_is_refused() -> None:
         ({"b": torch.eye(6, 0), "a": torch.eye(0, 5), "r0": torch.zeros(0, 0)}, "2104"),
     ],
 )
-def test_a_malformed_frame_is_refused(change: dict[str, object], code: str) -> None:
+def test_a_malformed_frame_is_refused(change: dict[str, Any], code: str) -> None:
     with pytest.raises(FedftError, match=f"FEDFT-{code}"):
         make_frame(**change)
 
@@ -140,7 +141,7 @@ def test_the_set_is_sorted_and_the_digest_ignores_the_order_of_making() -> None:
 
 
 @pytest.mark.parametrize("change", [{"scale": 0.25}, {"residual": True}, {"r0": torch.zeros(3, 3)}])
-def test_the_digest_covers_everything(change: dict[str, object]) -> None:
+def test_the_digest_covers_everything(change: dict[str, Any]) -> None:
     assert FrameSet({"w": make_frame(**change)}).digest() != FrameSet({"w": make_frame()}).digest()
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from fedft.adapters import SampleGradients, resolve_targets
 from fedft.errors import FedftError
-from tests.adapters.models import per_sample_loss, tiny_bert, tiny_gpt2, tiny_llama, tokens
+from tests.adapters.models import Make, per_sample_loss, tiny_bert, tiny_gpt2, tiny_llama, tokens
+from tests.gradients import grad
 
 BATCHES = [tokens(3), tokens(3, seed=1), tokens(1, seed=2)]  # the last one is short
 
@@ -22,14 +23,14 @@ def autograd_oracle(model: nn.Module, names: list[str]) -> dict[str, Tensor]:
     losses.mean().backward()
     found = {}
     for name in names:
-        gradient = model.get_submodule(name).weight.grad
+        gradient = grad(model.get_parameter(f"{name}.weight"))
         found[name] = gradient.T if type(model.get_submodule(name)).__name__ == "Conv1D" else gradient
     return found
 
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert])
 @pytest.mark.parametrize("layers_at_once", [1, 3, 100])
-def test_gradients_equal_autograd_over_the_mean_of_all_samples(make: object, layers_at_once: int) -> None:
+def test_gradients_equal_autograd_over_the_mean_of_all_samples(make: Make, layers_at_once: int) -> None:
     model = make()
     targets = resolve_targets(model, "auto")
     found = dict(SampleGradients(BATCHES, per_sample_loss, layers_at_once)(model, targets))
@@ -83,13 +84,17 @@ def test_flags_weights_hooks_and_generators_are_as_before() -> None:
     model.classifier.weight.grad = torch.ones_like(model.classifier.weight)
     training = [module.training for module in model.modules()]
     wanted = [p.requires_grad for p in model.parameters()]
-    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    states = (
+        torch.get_rng_state(),
+        np.random.get_state(legacy=False)["state"]["key"].copy(),
+        random.getstate(),
+    )
     targets = resolve_targets(model, "auto")
     dict(SampleGradients(BATCHES, per_sample_loss, 5)(model, targets))
     assert [module.training for module in model.modules()] == training
     assert [p.requires_grad for p in model.parameters()] == wanted
     assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.array_equal(np.random.get_state()[1], states[1])
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], states[1])
     assert random.getstate() == states[2]
     assert not any(module._forward_hooks for module in model.modules())
     assert [name for name, p in model.named_parameters() if p.grad is not None] == ["classifier.weight"]
@@ -121,7 +126,9 @@ def test_a_module_used_twice_collects_both_uses() -> None:
     model = nn.ModuleDict({"w": layer})
 
     def twice(model: nn.Module, batch: Tensor) -> Tensor:
-        return model["w"](model["w"](batch).tanh()).square().sum(1)
+        w = model.get_submodule("w")
+        y: Tensor = w(w(batch).tanh())
+        return y.square().sum(1)
 
     ((_, found),) = SampleGradients([x], twice)(model, ["w"])
     twice(model, x).mean().backward()
@@ -130,7 +137,7 @@ def test_a_module_used_twice_collects_both_uses() -> None:
 
 def test_a_target_that_the_loss_does_not_use_has_a_zero_gradient() -> None:
     model = nn.ModuleDict({"used": nn.Linear(4, 4), "idle": nn.Linear(4, 4)})
-    gradients = SampleGradients([torch.ones(2, 4)], lambda model, x: model["used"](x).sum(1))
+    gradients = SampleGradients([torch.ones(2, 4)], lambda model, x: model.get_submodule("used")(x).sum(1))
     found = dict(gradients(model, ["idle"])) | dict(gradients(model, ["idle", "used"]))
     assert not found["idle"].any()
     assert found["idle"].shape == (4, 4)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import random
 import weakref
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from fedft.adapters import (
 from fedft.adapters.frame import Frame
 from fedft.errors import FedftError
 from fedft.registries import FRAMES
-from tests.adapters.models import per_sample_loss, tiny_bert, tiny_gpt2, tiny_llama, tokens
+from tests.adapters.models import Make, per_sample_loss, tiny_bert, tiny_gpt2, tiny_llama, tokens
 
 NAMES = ("lora-sb", "lora-xs", "pissa", "random")
 
@@ -31,14 +32,15 @@ def matrix(out: int, inside: int, seed: int = 0) -> Tensor:
     return torch.randn(out, inside, generator=torch.Generator().manual_seed(seed))
 
 
-def build(name: str, weight: Tensor, rank: int, **changes: object) -> Frame:
-    values = {"name": "w", "rank": rank, "scale": 2.0, "seed": 3, "eta": 1e-2} | changes
+def build(name: str, weight: Tensor, rank: int, **changes: Any) -> Frame:
+    values: dict[str, Any] = {"name": "w", "rank": rank, "scale": 2.0, "seed": 3, "eta": 1e-2} | changes
     return FRAMES.get(name).build(weight, InitialiserContext(**values))
 
 
 def truncated(step: np.ndarray, rank: int) -> np.ndarray:
     u, sigma, vt = np.linalg.svd(step)
-    return (u[:, :rank] * sigma[:rank]) @ vt[:rank]
+    best: np.ndarray = (u[:, :rank] * sigma[:rank]) @ vt[:rank]
+    return best
 
 
 def relative(found: np.ndarray, expected: np.ndarray) -> float:
@@ -135,7 +137,7 @@ def test_the_signs_of_singular_vectors_are_canonical(name: str) -> None:
 
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert])
 @pytest.mark.parametrize("name", NAMES)
-def test_what_an_initialiser_declares_is_so(name: str, make: object) -> None:
+def test_what_an_initialiser_declares_is_so(name: str, make: Make) -> None:
     model, chosen = make(), FRAMES.get(name)
     targets = resolve_targets(model, "auto")
     before = model(input_ids=tokens()).logits
@@ -153,7 +155,11 @@ def test_what_an_initialiser_declares_is_so(name: str, make: object) -> None:
 def test_the_same_input_gives_the_same_frame_and_no_generator_moves(name: str) -> None:
     model = tiny_llama()
     targets = resolve_targets(model, ["mlp.*", "q_proj"])
-    before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
+    before = (
+        torch.get_rng_state(),
+        np.random.get_state(legacy=False)["state"]["key"].copy(),
+        random.getstate(),
+    )
     digests = set()
     for _ in range(2):
         torch.rand(1), np.random.rand(), random.random()
@@ -170,9 +176,9 @@ def test_the_same_input_gives_the_same_frame_and_no_generator_moves(name: str) -
 
 def test_numpy_state_is_untouched() -> None:
     model = tiny_llama()
-    before = np.random.get_state()[1].copy()
+    before = np.random.get_state(legacy=False)["state"]["key"].copy()
     build_frames(model, ["model.layers.0.mlp.up_proj"], initialiser="random", rank=4)
-    assert np.array_equal(np.random.get_state()[1], before)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], before)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -188,7 +194,7 @@ def test_the_model_is_not_changed(name: str) -> None:
 def test_a_half_precision_weight_is_decomposed_in_float64() -> None:
     layer = nn.Sequential(nn.Linear(20, 30).bfloat16())
     frame = build_frames(layer, ["0"], initialiser="lora-xs", rank=20)["0"]
-    weight = layer[0].weight.detach().double()
+    weight = layer.get_parameter("0.weight").detach().double()
     assert relative((frame.b.double() @ frame.b.double().T @ weight).detach().numpy(), weight.numpy()) < 1e-6
 
 
@@ -235,7 +241,7 @@ def test_a_gradient_that_is_not_finite_is_refused(bad: float) -> None:
 @pytest.mark.parametrize("name", ["lora-xs", "pissa"])
 def test_a_weight_that_is_not_finite_is_refused(name: str) -> None:
     model = nn.Sequential(nn.Linear(7, 9))
-    model[0].weight.data[2, 3] = float("nan")
+    model.get_parameter("0.weight").data[2, 3] = float("nan")
     with pytest.raises(FedftError, match="FEDFT-2107 0: the weight"):
         build_frames(model, ["0"], initialiser=name, rank=2)
 
@@ -255,7 +261,7 @@ def test_a_weight_that_is_not_finite_is_refused(name: str) -> None:
         ({"initialiser": "lora-sb", "gradients": lambda model, targets: []}, "FEDFT-2106"),
     ],
 )
-def test_bad_requests_are_refused(changes: dict[str, object], code: str) -> None:
-    request: dict[str, object] = {"targets": ["0"], "initialiser": "random", "rank": 2}
+def test_bad_requests_are_refused(changes: dict[str, Any], code: str) -> None:
+    request: dict[str, Any] = {"targets": ["0"], "initialiser": "random", "rank": 2}
     with pytest.raises(FedftError, match=code):
         build_frames(nn.Sequential(nn.Linear(7, 9), nn.ReLU()), **(request | changes))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -13,12 +14,15 @@ from transformers.pytorch_utils import Conv1D
 from fedft.adapters import AdaptedLinear, Frame
 from fedft.errors import FedftError
 from tests.adapters.test_frame import make_frame
+from tests.gradients import grad
+
+Linear: TypeAlias = "nn.Linear | Conv1D"
 
 
-def base_linear(kind: str, out: int, inside: int, *, bias: bool = True, seed: int = 0) -> nn.Module:
+def base_linear(kind: str, out: int, inside: int, *, bias: bool = True, seed: int = 0) -> Linear:
     generator = torch.Generator().manual_seed(seed)
     if kind == "conv1d":
-        module: nn.Module = Conv1D(out, inside)
+        module: Linear = Conv1D(out, inside)
     else:
         module = nn.Linear(inside, out, bias=bias)
     for parameter in module.parameters():
@@ -27,8 +31,8 @@ def base_linear(kind: str, out: int, inside: int, *, bias: bool = True, seed: in
     return module
 
 
-def dense(module: nn.Module) -> Tensor:
-    weight = module.weight.detach().double()
+def dense(module: Linear) -> Tensor:
+    weight: Tensor = module.weight.detach().double()
     return weight.T if isinstance(module, Conv1D) else weight
 
 
@@ -120,7 +124,8 @@ def test_gradcheck_in_float64(kind: str, bias: bool) -> None:
     x = rand(2, 4, 5).double().requires_grad_()
 
     def forward(x: Tensor, R: Tensor) -> Tensor:
-        return torch.func.functional_call(layer, {"R": R}, (x,))
+        y: Tensor = torch.func.functional_call(layer, {"R": R}, (x,))
+        return y
 
     assert torch.autograd.gradcheck(forward, (x, layer.R))
 
@@ -131,15 +136,20 @@ def test_gradient_of_r_is_s_bt_g_at() -> None:
     layer(x).tanh().square().sum().backward()
     weight = (dense(base) + frame.delta(frame.r0)).requires_grad_()
     nn.functional.linear(x.double(), weight, base.bias.double()).tanh().square().sum().backward()
-    expected = frame.scale * frame.b.double().T @ weight.grad @ frame.a.double().T
-    assert (layer.R.grad.double() - expected).norm() <= 1e-5 * expected.norm()
+    expected = frame.scale * frame.b.double().T @ grad(weight) @ frame.a.double().T
+    assert (grad(layer.R).double() - expected).norm() <= 1e-5 * expected.norm()
 
 
 def test_backward_keeps_only_u() -> None:
     base, frame = base_linear("linear", 48, 64), make_frame(48, 64, 4)
     layer, x = AdaptedLinear(base, frame), rand(3, 10, 64).requires_grad_()
     kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         y = layer(x)
     frozen = {layer.R.data_ptr(), layer.A.data_ptr(), layer.B.data_ptr(), base.weight.data_ptr()}
     activations = [t for t in kept if t.data_ptr() not in frozen]
@@ -153,7 +163,12 @@ def test_nothing_is_kept_when_nothing_is_trained() -> None:
     layer, x = AdaptedLinear(base_linear("linear", 6, 5), make_frame()), rand(3, 5).requires_grad_()
     layer.R.requires_grad_(False)
     kept: list[Tensor] = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         layer(x).sum().backward()
     assert [tuple(t.shape) for t in kept] == [(3, 3)]
     assert x.grad is not None
@@ -182,21 +197,21 @@ def test_an_input_that_needs_no_gradient_gets_none() -> None:
 def test_used_twice_in_a_forward_pass_the_gradients_add() -> None:
     layer, x = AdaptedLinear(base_linear("linear", 5, 5), make_frame(5, 5)).double(), rand(4, 5).double()
     layer(layer(x)).square().sum().backward()
-    both = layer.R.grad.clone()
+    both = grad(layer.R).clone()
     first = AdaptedLinear(layer.base, make_frame(5, 5)).double()
     second = AdaptedLinear(layer.base, make_frame(5, 5)).double()
     second(first(x)).square().sum().backward()
-    torch.testing.assert_close(both, first.R.grad + second.R.grad)
+    torch.testing.assert_close(both, grad(first.R) + grad(second.R))
 
 
 def test_gradient_checkpointing_changes_nothing() -> None:
     layer, x = AdaptedLinear(base_linear("linear", 5, 5), make_frame(5, 5)), rand(4, 5)
     layer(layer(x).tanh()).square().sum().backward()
-    plain = layer.R.grad.clone()
+    plain = grad(layer.R).clone()
     layer.R.grad = None
     y = checkpoint(lambda x: layer(layer(x).tanh()), x, use_reentrant=False)
     y.square().sum().backward()
-    assert torch.equal(layer.R.grad, plain)
+    assert torch.equal(grad(layer.R), plain)
 
 
 def test_a_changed_r_between_forward_and_backward_is_an_error() -> None:
@@ -219,11 +234,11 @@ def test_the_sink_gets_what_per_sample_gradients_are_made_of(shape: tuple[int, .
 
     frame, x, sink = make_frame(scale=2.5), rand(*shape), Sink()
     layer = AdaptedLinear(base_linear("linear", 6, 5), frame)
-    alone = []
+    alone: list[Tensor] = []
     for sample in x:
         layer.R.grad = None
         layer(sample[None]).tanh().sum().backward()
-        alone.append(layer.R.grad)
+        alone.append(grad(layer.R))
     layer.R.grad = None
     layer.per_sample_sink = sink
     layer(x).tanh().sum().backward()
@@ -272,7 +287,7 @@ def test_a_base_with_a_weight_of_its_own_form() -> None:
             return grad @ self.dense_weight()
 
         def dense_weight(self) -> Tensor:
-            return self.stored * 2
+            return self.get_buffer("stored") * 2
 
     plain = base_linear("linear", 6, 5, bias=False)
     frame: Frame = make_frame()

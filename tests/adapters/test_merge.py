@@ -5,13 +5,13 @@ import torch
 
 from fedft.adapters import attach, merge
 from fedft.errors import FedftError
-from tests.adapters.models import tiny_bert, tiny_gpt2, tiny_llama, tokens
+from tests.adapters.models import Make, tiny_bert, tiny_gpt2, tiny_llama, tokens
 from tests.adapters.test_attach import CLASSIFIERS, frames_for, random_state
 
 
 @pytest.mark.parametrize("initialiser", ["random", "lora-sb", "lora-xs", "pissa"])
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2, tiny_bert])
-def test_the_merged_model_computes_what_the_adapted_one_did(make: object, initialiser: str) -> None:
+def test_the_merged_model_computes_what_the_adapted_one_did(make: Make, initialiser: str) -> None:
     model = make()
     names = set(model.state_dict())
     head = ["classifier"] if make in CLASSIFIERS else []

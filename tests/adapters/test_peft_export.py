@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from fedft.adapters import AdapterHandle, FrameSet, attach, build_frames, export_peft
 from fedft.errors import FedftError
-from tests.adapters.models import tiny_bert, tiny_gpt2, tiny_llama, tiny_roberta, tokens
+from tests.adapters.models import Make, tiny_bert, tiny_gpt2, tiny_llama, tiny_roberta, tokens
 from tests.adapters.test_attach import CLASSIFIERS, frames_for, random_state
 
 MODELS = [tiny_llama, tiny_gpt2, tiny_bert, tiny_roberta]
 
 
-def trained(make: object, initialiser: str = "random") -> tuple[AdapterHandle, Tensor]:
+def trained(make: Make, initialiser: str = "random") -> tuple[AdapterHandle, Tensor]:
     model = make()
     head = ["classifier"] if make in CLASSIFIERS else []
     handle = attach(model, frames_for(model, initialiser, scale=0.5), extra_trainable=head)
@@ -25,19 +25,20 @@ def trained(make: object, initialiser: str = "random") -> tuple[AdapterHandle, T
     return handle, model(input_ids=tokens()).logits.detach()
 
 
-def task(make: object) -> str:
+def task(make: Make) -> str:
     return "SEQ_CLS" if make in CLASSIFIERS else "CAUSAL_LM"
 
 
 def peft_logits(model: nn.Module, folder: Path) -> Tensor:
     loaded = PeftModel.from_pretrained(model, folder).eval()
-    return loaded(input_ids=tokens()).logits.detach()
+    logits: Tensor = loaded(input_ids=tokens()).logits
+    return logits.detach()
 
 
 @pytest.mark.filterwarnings("error:.*missing adapter keys.*")
 @pytest.mark.parametrize("initialiser", ["random", "lora-sb", "lora-xs", "pissa"])
 @pytest.mark.parametrize("make", MODELS)
-def test_peft_loads_the_export_and_its_logits_agree(make: object, initialiser: str, tmp_path: Path) -> None:
+def test_peft_loads_the_export_and_its_logits_agree(make: Make, initialiser: str, tmp_path: Path) -> None:
     handle, expected = trained(make, initialiser)
     export_peft(handle, tmp_path, base_model="base", task_type=task(make))
     base = make()
@@ -46,7 +47,7 @@ def test_peft_loads_the_export_and_its_logits_agree(make: object, initialiser: s
 
 
 @pytest.mark.parametrize("make", MODELS)
-def test_pefts_own_merge_of_the_export_agrees(make: object, tmp_path: Path) -> None:
+def test_pefts_own_merge_of_the_export_agrees(make: Make, tmp_path: Path) -> None:
     handle, expected = trained(make, "lora-sb")
     export_peft(handle, tmp_path, base_model="base", task_type=task(make))
     merged = PeftModel.from_pretrained(make(), tmp_path).merge_and_unload().eval()
@@ -87,7 +88,7 @@ def test_frames_of_several_ranks_are_exported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("make", "saved"), [(tiny_bert, ["classifier"]), (tiny_roberta, ["classifier"])])
-def test_the_head_is_saved_as_a_whole_module(make: object, saved: list[str], tmp_path: Path) -> None:
+def test_the_head_is_saved_as_a_whole_module(make: Make, saved: list[str], tmp_path: Path) -> None:
     handle, _ = trained(make)
     export_peft(handle, tmp_path, base_model="base", task_type="SEQ_CLS")
     config = json.loads((tmp_path / "adapter_config.json").read_text())

@@ -17,7 +17,7 @@ from transformers import (
 from fedft.adapters import head_parameters, resolve_targets
 from fedft.adapters.targets import ARCHITECTURES
 from fedft.errors import FedftError
-from tests.adapters.models import tiny_bert, tiny_gpt2, tiny_llama, tiny_roberta
+from tests.adapters.models import Make, tiny_bert, tiny_gpt2, tiny_llama, tiny_roberta
 
 DECODER = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
@@ -57,7 +57,7 @@ def test_decoders_default_to_all_attention_and_mlp_linears(config: type) -> None
         (tiny_roberta, {"classifier.dense", "classifier.out_proj"}),
     ],
 )
-def test_auto_leaves_out_heads_poolers_and_embeddings_alone(make: object, left_out: set[str]) -> None:
+def test_auto_leaves_out_heads_poolers_and_embeddings_alone(make: Make, left_out: set[str]) -> None:
     model = make()
     found = resolve_targets(model, "auto")
     assert found == sorted(linear_names(model) - left_out)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,13 +10,14 @@ import pytest
 from fedft.aggregation import ExactAccumulator
 from fedft.codecs import Manifest
 from fedft.errors import FedftError
-from tests.aggregation.conftest import MANIFEST, random_state
+from tests.aggregation.conftest import MANIFEST, State, random_state
 
 CLIENTS = 100
+Updates = list[tuple[State, int]]
 
 
 @pytest.fixture(scope="module")
-def updates() -> list[tuple[dict[str, np.ndarray], int]]:
+def updates() -> Updates:
     """Scales over seven decades: where sums of floats depend most on their order."""
     rng = np.random.default_rng(5)
     return [
@@ -26,14 +29,14 @@ def updates() -> list[tuple[dict[str, np.ndarray], int]]:
     ]
 
 
-def total(updates) -> ExactAccumulator:
+def total(updates: Updates) -> ExactAccumulator:
     accumulator = ExactAccumulator(MANIFEST)
     for arrays, weight in updates:
         accumulator.add(arrays, weight)
     return accumulator
 
 
-def test_a_thousand_permutations_and_groupings_give_one_digest(updates) -> None:
+def test_a_thousand_permutations_and_groupings_give_one_digest(updates: Updates) -> None:
     expected = total(updates)
     mean = {name: value.tobytes() for name, value in expected.mean().items()}
     rng = np.random.default_rng(6)
@@ -51,12 +54,13 @@ def test_a_thousand_permutations_and_groupings_give_one_digest(updates) -> None:
     assert {name: value.tobytes() for name, value in result.mean().items()} == mean
 
 
-def test_mean_is_the_mean_of_fractions(updates) -> None:
+def test_mean_is_the_mean_of_fractions(updates: Updates) -> None:
     mean = total(updates).mean()
     weights = sum(weight for _, weight in updates)
     for name, array in mean.items():
         for index in np.ndindex(array.shape):
-            exact = sum(Fraction(float(arrays[name][index])) * weight for arrays, weight in updates) / weights
+            products = (Fraction(float(arrays[name][index])) * weight for arrays, weight in updates)
+            exact = sum(products, start=Fraction(0)) / weights
             # Values below 2**-25 are rounded to the grid of 2**-48, each by half a step at most.
             assert (
                 abs(Fraction(float(array[index])) - exact)
@@ -72,11 +76,13 @@ def test_mean_of_one_update_is_that_update() -> None:
         assert np.array_equal(value, state[name])
 
 
-def test_float_sums_of_the_same_updates_do_depend_on_order(updates) -> None:
+def test_float_sums_of_the_same_updates_do_depend_on_order(updates: Updates) -> None:
     """The oracle of the permutation test can tell: summed in float32, the bits change."""
 
-    def plain(order) -> bytes:
-        return sum(updates[i][0]["layer.0.R"] * np.float32(updates[i][1]) for i in order).tobytes()
+    def plain(order: Iterable[int]) -> bytes:
+        zero = np.zeros((4, 4), np.float32)
+        weighted = (updates[i][0]["layer.0.R"] * np.float32(updates[i][1]) for i in order)
+        return sum(weighted, start=zero).tobytes()
 
     assert plain(range(CLIENTS)) != plain(reversed(range(CLIENTS)))
 
@@ -93,7 +99,7 @@ def test_float_sums_of_the_same_updates_do_depend_on_order(updates) -> None:
         (0.0, (1 << 20) + 1, "FEDFT-5009"),
     ],
 )
-def test_refused_contributions_change_nothing(change, weight, code) -> None:
+def test_refused_contributions_change_nothing(change: float, weight: int, code: str) -> None:
     accumulator = total([(random_state(1), 2)])
     before = accumulator.digest()
     state = random_state(2)
@@ -125,7 +131,7 @@ def test_only_accumulators_of_the_same_kind_merge() -> None:
 @pytest.mark.parametrize(
     "caps", [{"fraction_bits": 60}, {"max_weight": 1 << 31, "fraction_bits": 10}, {"max_abs": 2.0**40}]
 )
-def test_caps_that_could_overflow_are_refused(caps) -> None:
+def test_caps_that_could_overflow_are_refused(caps: dict[str, Any]) -> None:
     with pytest.raises(FedftError, match="FEDFT-5012"):
         ExactAccumulator(MANIFEST, **caps)
 

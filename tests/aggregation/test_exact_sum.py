@@ -30,7 +30,7 @@ def add(total: ExactSum, values: list[float], weight: int) -> None:
     )
 )
 @settings(max_examples=150, deadline=None)
-def test_sum_equals_the_sum_of_fractions(contributions) -> None:
+def test_sum_equals_the_sum_of_fractions(contributions: list[tuple[list[float], int]]) -> None:
     total = ExactSum(3, FRACTION_BITS)
     for values, weight in contributions:
         add(total, values, weight)
@@ -45,7 +45,7 @@ def test_sum_equals_the_sum_of_fractions(contributions) -> None:
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 6))
 @settings(max_examples=50, deadline=None)
-def test_many_wide_contributions_carry_without_loss(seed, rounds) -> None:
+def test_many_wide_contributions_carry_without_loss(seed: int, rounds: int) -> None:
     """Weights and values at their caps take the two-limb path and overflow the low limb again and again."""
     rng = np.random.default_rng(seed)
     total = ExactSum(4, 48)
@@ -61,7 +61,7 @@ def test_many_wide_contributions_carry_without_loss(seed, rounds) -> None:
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_narrow_contributions_carry_before_the_low_limb_overflows(sign) -> None:
+def test_narrow_contributions_carry_before_the_low_limb_overflows(sign: int) -> None:
     """Each is below 2**62 and takes the one-limb path; a few of them do not fit an int64."""
     total = ExactSum(2, 50)
     for _ in range(20):
@@ -87,7 +87,7 @@ def test_sparse_and_dense_contributions_agree() -> None:
 
 
 @pytest.mark.parametrize("weight", [1, 3, (1 << 20) - 1])
-def test_sparse_and_dense_agree_on_the_wide_path(weight) -> None:
+def test_sparse_and_dense_agree_on_the_wide_path(weight: int) -> None:
     values = np.array([0.0, 1024.0, 0.0, -1000.125], dtype=np.float64)
     dense, sparse = ExactSum(4, 52), ExactSum(4, 52)
     dense.contribution(weight, 1024.0).add_dense(0, values)

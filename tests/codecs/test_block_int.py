@@ -17,13 +17,13 @@ def context(seed: int = 0) -> CodecContext:
 
 
 @given(st.lists(st.integers(-7, 7), min_size=1, max_size=30))
-def test_nibbles_round_trip(codes) -> None:
+def test_nibbles_round_trip(codes: list[int]) -> None:
     array = np.array(codes, dtype=np.int8)
     assert np.array_equal(_from_nibbles(_to_nibbles(array), array.size), array)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_each_value_is_one_of_the_two_neighbouring_levels(bits) -> None:
+def test_each_value_is_one_of_the_two_neighbouring_levels(bits: int) -> None:
     values = np.random.default_rng(0).normal(size=5000).astype(np.float32)
     state = {"x": values}
     manifest = Manifest.of(state)
@@ -46,7 +46,7 @@ def test_the_largest_value_is_never_above_the_largest_code() -> None:
 
 
 @pytest.mark.parametrize("name", ["int4", "int8"])
-def test_entropy_coding_is_used_only_where_it_pays(name) -> None:
+def test_entropy_coding_is_used_only_where_it_pays(name: str) -> None:
     rng = np.random.default_rng(0)
     peaked, flat = rng.standard_t(2, 100_000), rng.uniform(-1, 1, 100_000)
     first_bytes = []
@@ -60,7 +60,7 @@ def test_entropy_coding_is_used_only_where_it_pays(name) -> None:
 
 
 @pytest.mark.parametrize("name", ["int4", "int8"])
-def test_codes_outside_the_range_are_refused(name) -> None:
+def test_codes_outside_the_range_are_refused(name: str) -> None:
     state = {"x": np.ones(31, np.float32)}
     manifest = Manifest.of(state)
     (shard,) = make_codec(name).encode(state, manifest, context())
@@ -80,6 +80,6 @@ def test_padding_of_an_odd_nibble_must_be_zero() -> None:
 
 
 @pytest.mark.parametrize("options", [{"block": 15}, {"block": 1 << 17}, {"block": 33}, {"bits": 8}])
-def test_bad_options_are_refused(options) -> None:
+def test_bad_options_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(FedftError, match="FEDFT-4011"):
         make_codec("int8", **options)

@@ -35,7 +35,7 @@ def test_bfloat16_saturates_where_rounding_would_give_infinity() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["dense", "bf16"])
-def test_what_is_not_finite_is_not_encoded_and_the_tensor_is_named(name, bad) -> None:
+def test_what_is_not_finite_is_not_encoded_and_the_tensor_is_named(name: str, bad: float) -> None:
     state = {"a": np.ones(3, np.float32), "b": np.array([0, bad], np.float32)}
     with pytest.raises(FedftError, match="FEDFT-4016 b "):
         make_codec(name).encode(state, Manifest.of(state), CodecContext())

@@ -13,7 +13,7 @@ from fedft.errors import FedftError
 
 
 @given(st.binary(max_size=2000))
-def test_huffman_round_trip(data) -> None:
+def test_huffman_round_trip(data: bytes) -> None:
     assert unhuffman(huffman(data), len(data)) == data
 
 
@@ -25,7 +25,7 @@ def test_huffman_is_plain_deflate() -> None:
 
 
 @given(st.lists(st.integers(0, 3000), unique=True, max_size=50))
-def test_gap_bytes_round_trip(positions) -> None:
+def test_gap_bytes_round_trip(positions: list[int]) -> None:
     array = np.array(sorted(positions), dtype=np.int64)
     symbols = gap_bytes(array)
     assert np.array_equal(positions_of(symbols, array.size, 3001), array)
@@ -33,7 +33,7 @@ def test_gap_bytes_round_trip(positions) -> None:
 
 
 @pytest.mark.parametrize("gap", [0, 254, 255, 256, 509, 510, 511, 70_000])
-def test_escapes_at_their_boundaries(gap) -> None:
+def test_escapes_at_their_boundaries(gap: int) -> None:
     array = np.array([gap, 2 * gap + 1])
     symbols = gap_bytes(array)
     assert symbols.tolist() == 2 * ([255] * (gap // 255) + [gap % 255])
@@ -51,7 +51,7 @@ def test_escapes_at_their_boundaries(gap) -> None:
         ([255, 0], 1, 255),
     ],
 )
-def test_bad_gap_bytes_are_refused(symbols, count, size) -> None:
+def test_bad_gap_bytes_are_refused(symbols: list[int], count: int, size: int) -> None:
     with pytest.raises(FedftError, match="FEDFT-4013"):
         positions_of(np.array(symbols, dtype=np.uint8), count, size)
 
@@ -68,7 +68,7 @@ def test_bad_gap_bytes_are_refused(symbols, count, size) -> None:
         zlib.compress(b"x" * 100),
     ],
 )
-def test_streams_of_another_length_are_refused(data) -> None:
+def test_streams_of_another_length_are_refused(data: bytes) -> None:
     with pytest.raises(FedftError, match="FEDFT-4013"):
         unhuffman(data, 100)
 

@@ -4,18 +4,22 @@ import multiprocessing
 import random
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedft.codecs import CodecContext, Manifest, decode, make_codec
+from fedft.codecs import Codec, CodecContext, Manifest, Shard, decode, make_codec
 from fedft.codecs.error_feedback import ErrorFeedback, Pending, ResidualIdentity
+from fedft.codecs.ternary import Ternary
 from fedft.errors import FedftError
 
+State = dict[str, np.ndarray]
 SHAPES = {"a": (20, 20), "b": (30,)}
 CONTEXT = CodecContext(seed=b"s", generator=np.random.default_rng(0))
 
@@ -34,15 +38,17 @@ def make_feedback() -> ErrorFeedback:
     return ErrorFeedback(IDENTITY, MANIFEST)
 
 
-def prepare(feedback: ErrorFeedback, delta, codec=TERNARY, round: int = 0):
+def prepare(
+    feedback: ErrorFeedback, delta: State, codec: Codec = TERNARY, round: int = 0
+) -> tuple[Shard, ...]:
     return feedback.prepare(delta, codec, CONTEXT, round=round, update_seq=round)
 
 
-def flat(arrays) -> np.ndarray:
+def flat(arrays: State) -> np.ndarray:
     return MANIFEST.flatten(arrays).astype(np.float64)
 
 
-def sent(shards) -> np.ndarray:
+def sent(shards: Sequence[Shard]) -> np.ndarray:
     return flat(decode(shards, MANIFEST, CONTEXT))
 
 
@@ -88,7 +94,7 @@ def test_the_residual_changes_only_when_settled() -> None:
 
 
 @pytest.mark.parametrize("accepted", [[], [Pending(0, 1)], [Pending(1, 0)], [Pending(0, 0), Pending(7, 7)]])
-def test_settle_commits_exactly_what_was_accepted(accepted) -> None:
+def test_settle_commits_exactly_what_was_accepted(accepted: list[Pending]) -> None:
     feedback = make_feedback()
     prepare(feedback, random_delta(0))
     committed = feedback.settle(accepted)
@@ -112,12 +118,12 @@ def test_two_updates_cannot_be_pending() -> None:
             close()
 
 
-class Overshooting:
+class Overshooting(Ternary):
     """Twice what a good codec gives: ‖v - C(v)‖ ≥ ‖v‖."""
 
-    name = "overshooting"
+    name: ClassVar[str] = "overshooting"
 
-    def encode(self, tensors, manifest, context):
+    def encode(self, tensors: State, manifest: Manifest, context: CodecContext) -> list[Shard]:
         (shard,) = TERNARY.encode(tensors, manifest, context)
         scales = np.frombuffer(shard.scales, dtype="<f4") * np.float32(2.01)
         return [replace(shard, scales=scales.tobytes())]
@@ -126,7 +132,7 @@ class Overshooting:
 @pytest.mark.parametrize(
     "codec", [Overshooting(), make_codec("ternary", density=0.1, rule="compeft", alpha=10.0)]
 )
-def test_a_code_that_is_no_contraction_is_refused_and_changes_nothing(codec) -> None:
+def test_a_code_that_is_no_contraction_is_refused_and_changes_nothing(codec: Codec) -> None:
     feedback = make_feedback()
     with pytest.raises(FedftError, match="FEDFT-4018"):
         prepare(feedback, random_delta(0), codec)
@@ -135,7 +141,7 @@ def test_a_code_that_is_no_contraction_is_refused_and_changes_nothing(codec) -> 
 
 
 @pytest.mark.parametrize("name", ["rotated1", "rotated2", "int4", "int8", "bf16", "dense"])
-def test_codecs_with_a_small_error_are_accepted(name) -> None:
+def test_codecs_with_a_small_error_are_accepted(name: str) -> None:
     feedback = make_feedback()
     shards = prepare(feedback, random_delta(0), make_codec(name))
     feedback.commit()
@@ -159,7 +165,7 @@ def test_a_delta_that_is_not_finite_changes_nothing() -> None:
 
 @pytest.mark.parametrize("pending", [False, True])
 @pytest.mark.parametrize("close", ["commit", "abort", "discard"])
-def test_saved_and_loaded_it_goes_on_as_before(tmp_path, pending, close) -> None:
+def test_saved_and_loaded_it_goes_on_as_before(tmp_path: Path, pending: bool, close: str) -> None:
     feedback = make_feedback()
     prepare(feedback, random_delta(0))
     feedback.commit()
@@ -178,13 +184,13 @@ def test_saved_and_loaded_it_goes_on_as_before(tmp_path, pending, close) -> None
 @pytest.mark.parametrize(
     "other", [replace(IDENTITY, run_id="run-2"), replace(IDENTITY, frame_digest="cd" * 32)]
 )
-def test_another_run_or_frame_is_refused(tmp_path, other) -> None:
+def test_another_run_or_frame_is_refused(tmp_path: Path, other: ResidualIdentity) -> None:
     make_feedback().save(tmp_path / "r")
     with pytest.raises(FedftError, match=r"FEDFT-4021 .*run-1"):
         ErrorFeedback.load(tmp_path / "r", other, MANIFEST)
 
 
-def test_another_manifest_is_refused(tmp_path) -> None:
+def test_another_manifest_is_refused(tmp_path: Path) -> None:
     make_feedback().save(tmp_path / "r")
     other = Manifest.of({"a": np.zeros(3, np.float32)})
     with pytest.raises(FedftError, match="FEDFT-4021"):
@@ -194,7 +200,7 @@ def test_another_manifest_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "foreign", "missing vector"])
-def test_a_damaged_file_is_refused(tmp_path, damage) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, damage: str) -> None:
     from safetensors.numpy import save
 
     path = tmp_path / "r"
@@ -219,11 +225,15 @@ STEPS = st.lists(st.sampled_from(["train", "accept", "lose", "acknowledge", "res
 
 @given(STEPS)
 @settings(max_examples=60, deadline=None)
-def test_nothing_is_lost_or_doubled_in_any_order_of_events(tmp_path_factory, steps) -> None:
+def test_nothing_is_lost_or_doubled_in_any_order_of_events(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[str]
+) -> None:
     """Server's sum + client's residual = everything trained, whenever no update is pending."""
     path = tmp_path_factory.mktemp("ef") / "residual"
-    feedback, accepted, trained, summed = make_feedback(), [], np.zeros(430), np.zeros(430)
-    shards, round = None, 0
+    feedback, trained, summed = make_feedback(), np.zeros(430), np.zeros(430)
+    accepted: list[Pending] = []
+    shards: Sequence[Shard] = ()
+    round = 0
     feedback.save(path)
     for step in [*steps, "acknowledge"]:
         if step == "train" and feedback.pending is None:
@@ -286,7 +296,7 @@ def client(folder: Path) -> None:
             time.sleep(0.001)
 
 
-def test_a_client_killed_at_random_moments_counts_every_round_once(tmp_path) -> None:
+def test_a_client_killed_at_random_moments_counts_every_round_once(tmp_path: Path) -> None:
     fork = multiprocessing.get_context("fork")
     moments = random.Random(7)
     kills = 0

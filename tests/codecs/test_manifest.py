@@ -30,7 +30,7 @@ def test_digests_are_frozen() -> None:
 @given(
     st.lists(st.tuples(st.text(max_size=3), st.lists(st.integers(1, 3), max_size=3)), min_size=1, max_size=3)
 )
-def test_digest_tells_manifests_apart(entries) -> None:
+def test_digest_tells_manifests_apart(entries: list[tuple[str, list[int]]]) -> None:
     """Names and shapes are length-prefixed, so no two lists run together."""
     names = dict(entries)
     one = Manifest.of({name: np.zeros(shape, np.float32) for name, shape in names.items()})
@@ -58,14 +58,14 @@ def test_flatten_and_unflatten_are_inverse() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-def test_as_float32_takes_every_float_type(dtype) -> None:
+def test_as_float32_takes_every_float_type(dtype: torch.dtype) -> None:
     value = torch.tensor([1.5, -2.0], dtype=dtype, requires_grad=True)
     assert as_float32(value).dtype == np.float32
     assert as_float32(value).tolist() == [1.5, -2.0]
 
 
 @pytest.mark.parametrize("state", [{}, {"a": np.zeros((0, 3), np.float32)}])
-def test_empty_manifests_are_refused(state) -> None:
+def test_empty_manifests_are_refused(state: dict[str, np.ndarray]) -> None:
     with pytest.raises(FedftError, match="FEDFT-4015"):
         Manifest.of(state)
 

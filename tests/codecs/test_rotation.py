@@ -21,7 +21,7 @@ def test_rotation_is_the_hadamard_matrix_times_the_signs() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4095, 4096, 4097, 100_000])
-def test_unrotate_is_the_inverse(size) -> None:
+def test_unrotate_is_the_inverse(size: int) -> None:
     values = np.random.default_rng(size).normal(size=size).astype(np.float32)
     rotated = rotate(values, b"seed")
     assert rotated.size == padded_size(size)
@@ -58,7 +58,7 @@ def test_stochastic_codecs_need_a_generator() -> None:
 
 
 @pytest.mark.parametrize("name", ["rotated1", "rotated2"])
-def test_mean_of_many_clients_with_one_seed_comes_nearer_the_mean_of_updates(name) -> None:
+def test_mean_of_many_clients_with_one_seed_comes_nearer_the_mean_of_updates(name: str) -> None:
     """One seed for all clients costs no accuracy: the error of the mean falls as with independent ones."""
     common = np.random.default_rng(0).normal(size=20_000).astype(np.float32)
     clients = [

@@ -19,14 +19,14 @@ def oracle(values: np.ndarray, count: int) -> np.ndarray:
     hnp.arrays(np.float32, st.integers(1, 60), elements=st.sampled_from([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0])),
     st.data(),
 )
-def test_equals_a_stable_sort_with_many_ties(values, data) -> None:
+def test_equals_a_stable_sort_with_many_ties(values: np.ndarray, data: st.DataObject) -> None:
     count = data.draw(st.integers(1, values.size))
     assert np.array_equal(largest(values, count), oracle(values, count))
 
 
 @pytest.mark.parametrize("density", [1e-5, 0.01, 0.1, 0.5, 0.97, 1.0])
 @pytest.mark.parametrize("kind", ["gaussian", "heavy", "sorted", "adversarial", "sparse"])
-def test_equals_a_stable_sort_on_large_vectors(kind, density) -> None:
+def test_equals_a_stable_sort_on_large_vectors(kind: str, density: float) -> None:
     rng = np.random.default_rng(3)
     size = 200_003
     values = rng.normal(size=size).astype(np.float32)

@@ -27,11 +27,11 @@ def coded(codec: Ternary) -> dict[str, np.ndarray]:
 
 def entropy_bytes(size: int, kept: int) -> float:
     p = kept / size
-    return size * (-p * np.log2(p) - (1 - p) * np.log2(1 - p) + p) / 8
+    return float(size * (-p * np.log2(p) - (1 - p) * np.log2(1 - p) + p) / 8)
 
 
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.5, 1.0])
-def test_keeps_the_largest_of_the_whole_update_with_their_signs(density) -> None:
+def test_keeps_the_largest_of_the_whole_update_with_their_signs(density: float) -> None:
     decoded = coded(make_codec("ternary", density=density))
     flat, out = MANIFEST.flatten(STATE), MANIFEST.flatten(decoded)
     count = int(flat.size * round(density * 1e6) // 10**6)
@@ -64,7 +64,7 @@ def test_compeft_rule_is_its_formula() -> None:
 
 
 @pytest.mark.parametrize("density", [0.05, 0.1, 0.2, 0.5])
-def test_within_one_percent_of_the_entropy_bound(density) -> None:
+def test_within_one_percent_of_the_entropy_bound(density: float) -> None:
     state = {"R": np.random.default_rng(1).normal(size=1_000_000).astype(np.float32)}
     (shard,) = make_codec("ternary", density=density).encode(state, Manifest.of(state), CodecContext())
     assert shard.nbytes <= 1.01 * entropy_bytes(1_000_000, int(1e6 * density))
@@ -86,7 +86,7 @@ def test_error_feedback_refuses_a_factor_of_twice_the_mean() -> None:
     "options",
     [{"density": 0}, {"density": 1.1}, {"density": float("nan")}, {"rule": "mean"}, {"alpha": -1.0}],
 )
-def test_bad_options_are_refused(options) -> None:
+def test_bad_options_are_refused(options: dict[str, float | str]) -> None:
     with pytest.raises(FedftError, match="FEDFT-4011"):
         make_codec("ternary", **options)
 
@@ -103,7 +103,7 @@ def test_bad_options_are_refused(options) -> None:
         TernaryParams(100_000, "compeft", float("inf")),
     ],
 )
-def test_bad_parameters_from_the_wire_are_refused(params) -> None:
+def test_bad_parameters_from_the_wire_are_refused(params: TernaryParams) -> None:
     (shard,) = make_codec("ternary", density=0.1).encode(STATE, MANIFEST, CodecContext())
     with pytest.raises(FedftError, match="FEDFT-4011"):
         decode_update([dataclasses.replace(shard, codec=CodecSpec(2, 1, params))], MANIFEST, CodecContext())
@@ -128,7 +128,7 @@ def blob(count: int, symbols: bytes, signs: bytes, stated: int | None = None) ->
         struct.pack("<I", 4),
     ],
 )
-def test_malformed_blobs_are_refused(bad) -> None:
+def test_malformed_blobs_are_refused(bad: bytes) -> None:
     (shard,) = make_codec("ternary", density=0.1).encode(STATE, MANIFEST, CodecContext())
     with pytest.raises(FedftError, match="FEDFT-4013"):
         decode_update([dataclasses.replace(shard, blob=bad)], MANIFEST, CodecContext())

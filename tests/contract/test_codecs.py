@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def context(seed: int = 0) -> CodecContext:
     return CodecContext(seed=SEED, generator=np.random.default_rng(seed))
 
 
-def gaussian(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
+def gaussian(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     return {name: rng.normal(0, 1e-3, shape).astype(np.float32) for name, shape in shapes.items()}
 
@@ -56,7 +57,7 @@ def total(state: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_says_what_it_is(name) -> None:
+def test_says_what_it_is(name: str) -> None:
     codec = make_codec(name)
     assert codec.name == name
     assert codec.spec.codec_id == codec.id
@@ -83,12 +84,15 @@ def test_ids_are_as_on_the_wire() -> None:
 @pytest.mark.parametrize("name", NAMES)
 @given(vectors=st.lists(FLOATS, min_size=1, max_size=3), data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_finite_update_survives_the_wire(name, vectors, data) -> None:
+def test_any_finite_update_survives_the_wire(
+    name: str, vectors: list[np.ndarray], data: st.DataObject
+) -> None:
     """Encode, send, decode: names, shapes and finite values come back, and an update of zeros is zeros."""
     state = {f"t{i}": vector for i, vector in enumerate(vectors)}
     manifest = Manifest.of(state)
     shards = make_codec(name).encode(state, manifest, context(data.draw(st.integers(0, 9))))
     update = decode_reply(encode_reply(Update(ROUND, MODEL, "c", 0, 1, tuple(shards))))
+    assert isinstance(update, Update)
     assert list(update.shards) == shards
     decoded = decode(update.shards, manifest, context())
     manifest.check(decoded)
@@ -98,7 +102,7 @@ def test_any_finite_update_survives_the_wire(name, vectors, data) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_size_is_as_stated(name) -> None:
+def test_size_is_as_stated(name: str) -> None:
     state = gaussian({"x": (1_000_000,)})
     codec = make_codec(name)
     shards = codec.encode(state, Manifest.of(state), context())
@@ -108,7 +112,7 @@ def test_size_is_as_stated(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bias_is_as_stated(name) -> None:
+def test_bias_is_as_stated(name: str) -> None:
     """The mean over many encodings comes near the input for unbiased codecs only."""
     state = gaussian({"x": (8192,)})
     manifest, codec, trials = Manifest.of(state), make_codec(name), 200
@@ -127,7 +131,7 @@ def test_bias_is_as_stated(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_relative_error_is_near_what_theory_and_measurements_say(name) -> None:
+def test_relative_error_is_near_what_theory_and_measurements_say(name: str) -> None:
     """Gaussian input, relative L2 error; the bounds are the published or measured figures, two-sided."""
     state = gaussian({"x": (1 << 18,)})
     decoded = decode(
@@ -148,7 +152,7 @@ def test_relative_error_is_near_what_theory_and_measurements_say(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_decoding_and_summing_agree(name) -> None:
+def test_decoding_and_summing_agree(name: str) -> None:
     """The mean of one update is what decoding gives, up to the sum's grid and float32."""
     shards = make_codec(name).encode(STATE, MANIFEST, context())
     accumulator = ExactAccumulator(MANIFEST, seed=SEED)
@@ -158,18 +162,18 @@ def test_decoding_and_summing_agree(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_norm_and_peak_come_from_the_coded_form(name) -> None:
+def test_norm_and_peak_come_from_the_coded_form(name: str) -> None:
     shards = make_codec(name).encode(STATE, MANIFEST, context())
     decoded = decode_update(shards, MANIFEST, context())
 
     class Recorder:
         peak, squares = 0.0, 0.0
 
-        def add_dense(self, start, values) -> None:
+        def add_dense(self, start: int, values: np.ndarray) -> None:
             self.peak = max(self.peak, float(np.abs(values).max()))
             self.squares += float(np.square(values, dtype=np.float64).sum())
 
-        def add_sparse(self, indices, values) -> None:
+        def add_sparse(self, indices: np.ndarray, values: np.ndarray) -> None:
             assert (np.diff(indices) > 0).all()
             self.add_dense(0, values)
 
@@ -185,7 +189,7 @@ def test_norm_and_peak_come_from_the_coded_form(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_sums_are_integers_on_the_stated_grid(name) -> None:
+def test_sums_are_integers_on_the_stated_grid(name: str) -> None:
     codec = make_codec(name)
     shard = decode_update(codec.encode(STATE, MANIFEST, context()), MANIFEST, context()).shards[0]
     rotated = shard.domain is Domain.ROTATED
@@ -199,12 +203,12 @@ def test_sums_are_integers_on_the_stated_grid(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_order_and_grouping_of_one_codec_do_not_change_a_bit(name) -> None:
+def test_order_and_grouping_of_one_codec_do_not_change_a_bit(name: str) -> None:
     check_order([name] * 12)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_order_and_grouping_of_a_mixture_do_not_change_a_bit(seed) -> None:
+def test_order_and_grouping_of_a_mixture_do_not_change_a_bit(seed: int) -> None:
     check_order(list(np.random.default_rng(seed).permutation(NAMES * 2)))
 
 
@@ -233,7 +237,7 @@ def check_order(names: list[str]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_is_not_encoded(name, bad) -> None:
+def test_what_is_not_finite_is_not_encoded(name: str, bad: float) -> None:
     state = {key: value.copy() for key, value in STATE.items()}
     state["layer.2"][3, 3] = bad
     with pytest.raises(FedftError, match=r"FEDFT-4016 layer\.2"):
@@ -241,13 +245,13 @@ def test_what_is_not_finite_is_not_encoded(name, bad) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_state_than_the_manifest_is_not_encoded(name) -> None:
+def test_another_state_than_the_manifest_is_not_encoded(name: str) -> None:
     with pytest.raises(FedftError, match="FEDFT-4015"):
         make_codec(name).encode({**STATE, "extra": np.ones(1, np.float32)}, MANIFEST, context())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_wrong_lengths_and_scales_are_refused(name) -> None:
+def test_wrong_lengths_and_scales_are_refused(name: str) -> None:
     (shard,) = make_codec(name).encode(STATE, MANIFEST, context())
     bad_scales = [shard.scales + bytes(4), shard.scales[:-4], shard.scales[:-1]]
     for value in (np.nan, np.inf, -1.0, -np.inf, 1e-40):
@@ -261,7 +265,7 @@ def test_wrong_lengths_and_scales_are_refused(name) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("first", "count"), [(1, 4), (0, 3), (0, 5), (1, 3), (0, 0), (2**31, 4)])
-def test_shards_of_other_tensors_are_refused(name, first, count) -> None:
+def test_shards_of_other_tensors_are_refused(name: str, first: int, count: int) -> None:
     (shard,) = make_codec(name).encode(STATE, MANIFEST, context())
     assert_refused(dataclasses.replace(shard, first_tensor=first, tensor_count=count))
 
@@ -272,7 +276,7 @@ def assert_refused(shard: Shard) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("rotated")])
-def test_an_update_may_come_in_several_shards_of_several_codecs(name) -> None:
+def test_an_update_may_come_in_several_shards_of_several_codecs(name: str) -> None:
     first, rest = {"a": STATE["head"]}, {"b": STATE["layer.0"], "c": STATE["layer.2"]}
     manifest = Manifest.of(first | rest)
     (one,) = make_codec("dense").encode(first, Manifest.of(first), context())
@@ -288,11 +292,11 @@ def test_an_update_may_come_in_several_shards_of_several_codecs(name) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_encoding_leaves_the_global_randomness_and_the_input_alone(name) -> None:
-    before = np.random.get_state()[1].copy()
+def test_encoding_leaves_the_global_randomness_and_the_input_alone(name: str) -> None:
+    before = np.random.get_state(legacy=False)["state"]["key"].copy()
     copies = {key: value.copy() for key, value in STATE.items()}
     one = make_codec(name).encode(STATE, MANIFEST, context(5))
     two = make_codec(name).encode(STATE, MANIFEST, context(5))
     assert one == two
-    assert (np.random.get_state()[1] == before).all()
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before).all()
     assert all(np.array_equal(copies[key], STATE[key]) for key in STATE)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ GOLDEN = Path(__file__).resolve().parent.parent / "wire" / "golden" / "v1"
 _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF)
 
 
-def mutants(seeds: list[bytes], count: int, seed: int):
+def mutants(seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
     rng = np.random.default_rng(seed)
     for _ in range(count):
         data = bytearray(seeds[rng.integers(len(seeds))])

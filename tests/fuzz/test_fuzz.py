@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,14 +39,14 @@ def run_module(*args: str) -> subprocess.CompletedProcess[str]:
 
 @given(st.binary(max_size=400))
 @settings(max_examples=300, deadline=None)
-def test_random_bytes(data) -> None:
+def test_random_bytes(data: bytes) -> None:
     check_envelope(data)
     check_content(data)
 
 
 @given(st.sampled_from(codec_names()), st.data())
 @settings(max_examples=300, deadline=None)
-def test_a_few_changed_bytes_of_a_shard(name, data) -> None:
+def test_a_few_changed_bytes_of_a_shard(name: str, data: st.DataObject) -> None:
     context = CodecContext(seed=SEED, generator=np.random.default_rng(0))
     (shard,) = make_codec(name).encode(state(), MANIFEST, context)
     assert check_shards((shard,))
@@ -53,10 +54,11 @@ def test_a_few_changed_bytes_of_a_shard(name, data) -> None:
     content = bytearray(getattr(shard, field))
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    check_shards((dataclasses.replace(shard, **{field: bytes(content)}),))
+    changes: dict[str, Any] = {field: bytes(content)}
+    check_shards((dataclasses.replace(shard, **changes),))
 
 
-def test_the_oracle_notices_an_unchecked_hash(monkeypatch) -> None:
+def test_the_oracle_notices_an_unchecked_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the comparison switched off the same mutants make the target fail."""
     fake = SimpleNamespace(sha256=lambda data: _AlwaysEqual())
     monkeypatch.setattr("fedft.wire.envelope.hashlib", fake)
@@ -88,7 +90,7 @@ def test_mutated_envelopes_under_a_memory_cap() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
-def test_coverage_guided_fuzzing(tmp_path) -> None:
+def test_coverage_guided_fuzzing(tmp_path: Path) -> None:
     done = run_module(
         "tests.fuzz.harness", "-runs=4000", "-seed=1", "-rss_limit_mb=1024", str(tmp_path), str(GOLDEN)
     )

@@ -28,7 +28,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_without_a_gpu_it_says_so() -> None:
-    command = [sys.executable, KERNELS / "check_gpu.py"]
+    command = [sys.executable, str(KERNELS / "check_gpu.py")]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=KERNELS.parent,
                             env={"PYTHONPATH": str(KERNELS.parent)})  # fmt: skip
     assert result.returncode != 0

@@ -16,6 +16,7 @@ from tests.kernels.emulated import Emulated, needs_compiler
 pytestmark = needs_compiler
 
 TOLERANCE = {torch.bfloat16: 4e-3, torch.float16: 1e-3, torch.float32: 1e-5}
+Parts = tuple[Tensor, Tensor, tuple[Tensor, Tensor, float] | None]
 HALVES = [torch.bfloat16, torch.float16]
 
 
@@ -37,10 +38,11 @@ def test_nf4_is_the_references_bits(kernels: Emulated, n: int, dtype: torch.dtyp
     assert torch.equal(absmax, reference.quantise(w)[1])
     code = nested_map(w.device)
     q8, absmax2, offset = kernels.nest(absmax, code)
-    for parts in ((packed, absmax, None), (packed, q8, (absmax2, code, offset))):
+    cases: tuple[Parts, ...] = ((packed, absmax, None), (packed, q8, (absmax2, code, offset)))
+    for codes, scales, nested in cases:
         ours, expected = torch.full((n,), float("nan"), dtype=dtype), torch.empty(n, dtype=dtype)
-        kernels.dequantise(*parts, ours)
-        reference.dequantise(*parts, expected)
+        kernels.dequantise(codes, scales, nested, ours)
+        reference.dequantise(codes, scales, nested, expected)
         assert torch.equal(ours, expected)
 
 

@@ -16,12 +16,14 @@ from transformers import (
     BertForSequenceClassification,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
 )
 
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import FedftError
 from fedft.models.digest import weights_digest
-from fedft.models.load import load_base, load_count
+from fedft.models.load import BaseModel, load_base, load_count
 from fedft.models.sources import resolve_source
 
 CAUSAL = TaskSection()
@@ -39,6 +41,11 @@ def save(model: Any, folder: Path, **tokens: Any) -> str:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def config(base: BaseModel) -> PretrainedConfig:
+    assert isinstance(base.model, PreTrainedModel)
+    return base.model.config
 
 
 @pytest.fixture
@@ -91,7 +98,7 @@ def test_a_new_head_comes_from_the_seed_and_is_not_in_the_digest(bert: str) -> N
     assert 0 < heads[0].std() < 0.05
     assert not bases[0].model.get_parameter("classifier.bias").any()
     assert len({base.digest for base in bases}) == 1
-    assert bases[0].model.config.id2label == {0: "no", 1: "yes"}
+    assert config(bases[0]).id2label == {0: "no", 1: "yes"}
 
 
 def test_a_head_that_fits_is_kept(bert: str) -> None:
@@ -154,7 +161,7 @@ def test_a_missing_padding_token_becomes_the_end_token(tmp_path: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig(vocab_size=100, **SIZES))
     base = load_base(ModelSection(source=save(model, tmp_path / "m", pad_token=None)), CAUSAL, 1)
     assert base.tokenizer.pad_token == "<eos>"
-    assert base.model.config.pad_token_id == base.tokenizer.eos_token_id
+    assert config(base).pad_token_id == base.tokenizer.eos_token_id
     assert base.tokenizer.padding_side == "right"
 
 

@@ -17,7 +17,8 @@ def codebook() -> np.ndarray:
     positive = [inverse(p) for p in np.linspace(offset, 0.5, 9)[:-1]]
     negative = [-inverse(p) for p in np.linspace(offset, 0.5, 8)[:-1]]
     values = np.array(sorted([*positive, 0.0, *negative]))
-    return (values / values.max()).astype(F32)
+    scaled: np.ndarray = values / values.max()
+    return scaled.astype(F32)
 
 
 def unpack(packed: np.ndarray, n: int) -> np.ndarray:
@@ -31,12 +32,14 @@ def scales(absmax: np.ndarray, nested: tuple[np.ndarray, np.ndarray, float] | No
         return absmax
     absmax2, code, offset = nested
     second = np.repeat(absmax2, 256)[: len(absmax)]
-    return ((code[absmax] * second).astype(F32) + F32(offset)).astype(F32)
+    centred: np.ndarray = (code[absmax] * second).astype(F32)
+    return (centred + F32(offset)).astype(F32)
 
 
 def dequantise(packed: np.ndarray, scale: np.ndarray, n: int, levels: np.ndarray) -> np.ndarray:
     """Float32 values."""
-    return (levels[unpack(packed, n)] * np.repeat(scale, 64)[:n]).astype(F32)
+    values: np.ndarray = levels[unpack(packed, n)] * np.repeat(scale, 64)[:n]
+    return values.astype(F32)
 
 
 def worst_choice(weights: np.ndarray, packed: np.ndarray, absmax: np.ndarray, levels: np.ndarray) -> float:

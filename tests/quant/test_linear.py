@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from fedft.adapters import AdapterHandle, attach, build_frames
 from fedft.errors import FedftError
 from fedft.quant import NF4, NF4Weight, QuantisedLinear, ops, select, workspace
+from tests.gradients import grad
 from tests.quant.test_nf4 import same_bits, weights
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 1e-3}
@@ -24,7 +25,8 @@ def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(select, "cpu", lambda: None)
     elif select.cpu() is None:
         pytest.skip("no compiled kernels on this machine")
-    return request.param
+    chosen: str = request.param
+    return chosen
 
 
 def layer(rows: int, columns: int, dtype: torch.dtype, bias: bool = True) -> QuantisedLinear:
@@ -42,6 +44,17 @@ def adapted(base: QuantisedLinear, rank: int = 4) -> tuple[nn.Sequential, Adapte
     for parameter in handle.trainable_parameters():
         parameter.data.copy_(weights(tuple(parameter.shape), torch.float32, seed=2, spread=0.5))
     return model, handle
+
+
+def stored(module: nn.Module) -> NF4Weight:
+    assert isinstance(module, QuantisedLinear)
+    assert isinstance(module.stored, NF4Weight)
+    return module.stored
+
+
+def bias_of(module: QuantisedLinear) -> Tensor:
+    assert module.bias is not None
+    return module.bias
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -63,9 +76,9 @@ def test_forward_and_backward_equal_float64_on_the_same_weight(
     y.backward(g)
     assert y.dtype == dtype
     # The arithmetic rounds the dequantised weight to the dtype; the reference does not.
-    assert relative(y, x.double() @ dense.T + base.bias.double()) < TOLERANCE[dtype]
-    assert relative(x.grad, g.double() @ dense) < TOLERANCE[dtype]
-    assert same_bits(base.input_gradient(g), x.grad)
+    assert relative(y, x.double() @ dense.T + bias_of(base).double()) < TOLERANCE[dtype]
+    assert relative(grad(x), g.double() @ dense) < TOLERANCE[dtype]
+    assert same_bits(base.input_gradient(g), grad(x))
     assert relative(base.dense_weight(), dense) < TOLERANCE[dtype]
 
 
@@ -79,24 +92,24 @@ def test_under_an_adapter(dtype: torch.dtype) -> None:
     g = weights((2, 6, 48), dtype, seed=4, spread=1.0)
     model(x).backward(g)
     A, B, r, xx, gg = frame.a.double(), frame.b.double(), R.detach().double(), x.detach().double(), g.double()
-    assert relative(model(x), xx @ (dense + B @ r @ A).T + base.bias.double()) < 2 * TOLERANCE[dtype]
-    assert relative(x.grad, gg @ (dense + B @ r @ A)) < 2 * TOLERANCE[dtype]
-    assert relative(R.grad, (gg @ B).flatten(0, 1).T @ (xx @ A.T).flatten(0, 1)) < 2 * TOLERANCE[dtype]
+    assert relative(model(x), xx @ (dense + B @ r @ A).T + bias_of(base).double()) < 2 * TOLERANCE[dtype]
+    assert relative(grad(x), gg @ (dense + B @ r @ A)) < 2 * TOLERANCE[dtype]
+    assert relative(grad(R), (gg @ B).flatten(0, 1).T @ (xx @ A.T).flatten(0, 1)) < 2 * TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_evaluation_changes_nothing_and_gradients_come_after_it(dtype: torch.dtype) -> None:
     model, handle = adapted(layer(64, 96, dtype))
     x = weights((8, 96), dtype, spread=1.0)
-    before, digest = model.train()(x), model[0].base.stored.digest()
+    before, digest = model.train()(x), stored(model.get_submodule("0.base")).digest()
     with torch.no_grad():
         evaluated = model.eval()(x)
     after = model.train()(x)
     after.sum().backward()
     assert same_bits(before, evaluated)
     assert same_bits(before, after)
-    assert model[0].base.stored.digest() == digest
-    assert handle.trainable_parameters()[0].grad.abs().sum() > 0
+    assert stored(model.get_submodule("0.base")).digest() == digest
+    assert grad(handle.trainable_parameters()[0]).abs().sum() > 0
 
 
 def test_two_uses_of_the_workspace_do_not_mix() -> None:
@@ -104,11 +117,11 @@ def test_two_uses_of_the_workspace_do_not_mix() -> None:
     x = weights((4, 64), torch.float32, spread=1.0).requires_grad_()
     ys, yl = small(x), large(x)
     ys.sum().backward(retain_graph=True)
-    first = x.grad.clone()
+    first = grad(x).clone()
     yl.sum().backward()
     x.grad = None
     ys.sum().backward()
-    assert same_bits(x.grad, first)
+    assert same_bits(grad(x), first)
 
 
 def test_the_workspace_is_allocated_once() -> None:
@@ -126,7 +139,10 @@ def test_the_workspace_is_allocated_once() -> None:
 
 def test_nothing_but_u_and_the_weight_is_saved() -> None:
     model, handle = adapted(layer(64, 256, torch.bfloat16), rank=8)
-    own = {t.data_ptr() for t in (handle.trainable_parameters()[0], *model[0].base.stored.state().values())}
+    own = {
+        t.data_ptr()
+        for t in (handle.trainable_parameters()[0], *stored(model.get_submodule("0.base")).state().values())
+    }
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -145,10 +161,10 @@ def test_checkpointing() -> None:
     (R,) = handle.trainable_parameters()
     x = weights((8, 96), torch.float32, spread=1.0).requires_grad_()
     model(x).square().sum().backward()
-    expected, R.grad, x.grad = (R.grad, x.grad), None, None
+    expected, R.grad, x.grad = (grad(R), grad(x)), None, None
     checkpoint(model, x, use_reentrant=False).square().sum().backward()
-    assert same_bits(R.grad, expected[0])
-    assert same_bits(x.grad, expected[1])
+    assert same_bits(grad(R), expected[0])
+    assert same_bits(grad(x), expected[1])
 
 
 def test_compiled_whole() -> None:
@@ -156,7 +172,7 @@ def test_compiled_whole() -> None:
     (R,) = handle.trainable_parameters()
     x = weights((8, 96), torch.float32, spread=1.0).requires_grad_()
     model(x).square().sum().backward()
-    expected, R.grad, x.grad = (R.grad, x.grad), None, None
+    expected, R.grad, x.grad = (grad(R), grad(x)), None, None
     torch.compile(model, backend="aot_eager", fullgraph=True)(x).square().sum().backward()
     torch.testing.assert_close(R.grad, expected[0])
     torch.testing.assert_close(x.grad, expected[1])
@@ -192,9 +208,9 @@ def test_odd_inputs() -> None:
 
 def test_moving_the_model_changes_the_compute_dtype_only() -> None:
     base = layer(16, 64, torch.float32)
-    before = base.stored.digest()
+    before = stored(base).digest()
     moved = copy.deepcopy(base).to(torch.bfloat16)
-    assert (moved.compute_dtype, moved.stored.digest(), moved.bias.dtype) == (
+    assert (moved.compute_dtype, stored(moved).digest(), bias_of(moved).dtype) == (
         torch.bfloat16,
         before,
         torch.bfloat16,
@@ -209,7 +225,7 @@ def test_state_dict_round_trip() -> None:
     names = set(source.state_dict())
     assert {"weight", "weight.absmax", "weight.quant_state.bitsandbytes__nf4", "bias"} <= names
     target.load_state_dict(source.state_dict())
-    assert target.stored.digest() == source.stored.digest()
+    assert stored(target).digest() == stored(source).digest()
     with pytest.raises(RuntimeError, match="weight"):
         layer(16, 128, torch.float32).load_state_dict(source.state_dict())
     with pytest.raises(RuntimeError, match="Missing"):
@@ -219,7 +235,7 @@ def test_state_dict_round_trip() -> None:
 def test_conv1d_and_other_modules() -> None:
     conv = Conv1D(24, 40)
     base = QuantisedLinear.of(conv, NF4)
-    assert base.stored.digest() == NF4Weight.quantise(conv.weight.T).digest()
+    assert stored(base).digest() == NF4Weight.quantise(conv.weight.T).digest()
     assert base(torch.zeros(2, 40)).shape == (2, 24)
     with pytest.raises(FedftError, match="FEDFT-9013"):
         QuantisedLinear.of(nn.LayerNorm(4), NF4)

@@ -22,6 +22,8 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 bnb = pytest.importorskip("bitsandbytes.functional")
 
 CPU = torch.device("cpu")
+Parts = tuple[Tensor, Tensor, tuple[Tensor, Tensor, float] | None]
+"""Packed codes, scales of the blocks and, where these are coded too, their own scales."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -55,10 +57,11 @@ def weights(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0, spread: f
     return (torch.randn(shape, generator=generator) * spread).to(dtype)
 
 
-def filled(nf4: CpuLibrary | type[Reference], parts: tuple, n: int, dtype: torch.dtype) -> Tensor:
+def filled(nf4: CpuLibrary | type[Reference], parts: Parts, n: int, dtype: torch.dtype) -> Tensor:
     """Dequantise into a poisoned buffer."""
     out = torch.full((n,), float("nan"), dtype=dtype)
-    nf4.dequantise(*parts, out)
+    packed, absmax, nested = parts
+    nf4.dequantise(packed, absmax, nested, out)
     return out
 
 
@@ -95,15 +98,16 @@ def test_equals_bitsandbytes(
     nested_theirs, nested_state = bnb.quantize_4bit(
         w, blocksize=64, quant_type="nf4", compress_statistics=True
     )
-    for nf4 in filter(None, (Reference, select.cpu())):
+    compiled = select.cpu()
+    for nf4 in (Reference,) if compiled is None else (Reference, compiled):
         packed, absmax = nf4.quantise(w)
         assert torch.equal(packed, theirs.view(-1))
         assert same_bits(absmax, state.absmax)
         assert nf4_numpy.worst_choice(w.float().view(-1).numpy(), packed.numpy(), absmax.numpy(), code) < 1e-6
 
-        own = (packed, absmax, None)
+        own: Parts = (packed, absmax, None)
         nested = (nested_state.state2.absmax, nested_state.state2.code, nested_state.offset.item())
-        taken = (nested_theirs.view(-1), nested_state.absmax, nested)
+        taken: Parts = (nested_theirs.view(-1), nested_state.absmax, nested)
         for parts, their_packed, their_state in ((own, theirs, state), (taken, nested_theirs, nested_state)):
             scale = nf4_numpy.scales(parts[1].numpy(), None if parts[2] is None else as_numpy(parts[2]))
             truth = nf4_numpy.dequantise(parts[0].numpy(), scale, n, code)

@@ -61,6 +61,7 @@ def test_quantised_from_bfloat16_whatever_the_dtype() -> None:
 
 def test_digest_changes_with_every_part() -> None:
     own = NF4Weight.quantise(weights((64, 512), torch.float32))
+    assert own.absmax2 is not None
     changed = [
         replace(own, packed=own.packed ^ 1),
         replace(own, absmax=own.absmax ^ 1),

@@ -6,7 +6,7 @@ import copy
 import gc
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,7 +74,7 @@ class Products(TorchDispatchMode):
     """Counts products with the frames' A by their number of columns."""
 
     def __init__(self, inputs: set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch, without annotations
         self.columns: Counter[int] = Counter()
         self._inputs = inputs
 
@@ -98,7 +98,8 @@ def test_an_input_is_read_once_for_query_key_and_value_and_for_gate_and_up() -> 
 @pytest.mark.parametrize("case", ["same", "twice", "another", "changed"])
 def test_only_the_very_same_input_is_shared(case: str) -> None:
     model = adapted_model("llama", quantised=True)
-    q, k = model.model.layers[0].self_attn.q_proj, model.model.layers[0].self_attn.k_proj
+    attention = model.get_submodule("model.layers.0.self_attn")
+    q, k = attention.get_submodule("q_proj"), attention.get_submodule("k_proj")
     x = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
     wanted = {"another": 2 * x, "changed": x + 1}.get(case, x.clone())
     with apart(model):
@@ -125,7 +126,7 @@ def test_nothing_is_kept_when_all_have_had_their_part() -> None:
 
 
 def test_an_input_is_not_kept_alive() -> None:
-    q = adapted_model("llama", quantised=True).model.layers[0].self_attn.q_proj
+    q = adapted_model("llama", quantised=True).get_submodule("model.layers.0.self_attn.q_proj")
     x = torch.randn(5, 32)
     alive = weakref.ref(x)
     q(x)
@@ -149,9 +150,10 @@ def test_copies_and_moved_models_compute_the_same() -> None:
 
 
 def test_compiled_without_a_break() -> None:
-    block = adapted_model("llama", quantised=True).model.layers[0].mlp
+    block = adapted_model("llama", quantised=True).get_submodule("model.layers.0.mlp")
     x = torch.randn(6, 32, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(torch.compile(block, backend="aot_eager", fullgraph=True)(x), block(x))
+    compiled: Callable[[Tensor], Tensor] = torch.compile(block, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), block(x))
 
 
 def test_a_base_that_is_not_quantised_is_left_alone() -> None:

@@ -302,10 +302,12 @@ def test_any_folder_name_will_do(tmp_path: Path, name: str) -> None:
 
 def test_many_threads_may_write(tmp_path: Path) -> None:
     store, run = store_with_run(tmp_path)
-    threads = [
-        threading.Thread(target=lambda: [store.add_event(run.id, "note", "") for _ in range(10)])
-        for _ in range(4)
-    ]
+
+    def ten_events() -> None:
+        for _ in range(10):
+            store.add_event(run.id, "note", "")
+
+    threads = [threading.Thread(target=ten_events) for _ in range(4)]
 
     for thread in threads:
         thread.start()

@@ -94,7 +94,7 @@ def test_a_started_head_is_what_gradient_descent_on_the_mean_loss_gives() -> Non
     for _ in range(300):
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(expected(pooled), labels)
-        loss.backward(inputs=trained)  # type: ignore[no-untyped-call]
+        loss.backward(inputs=trained)
         optimizer.step()
     torch.testing.assert_close(head(pooled), expected(pooled), atol=1e-3, rtol=1e-3)
 

@@ -42,12 +42,14 @@ SHARDS = tuple(
 PRIVACY = PrivacyStatement(
     PrivacyMechanism.DP_SGD, PrivacyUnit.EXAMPLE, 1.1, 0.5, 0.01, 40, 2.75, 1e-5, "pld 0.6.0"
 )
+UPDATE = Update(ROUND, MODEL, "client-a", 5, 800, SHARDS, {"loss": 0.25, "accuracy": 0.75}, PRIVACY, ())
+REFUSAL = Refusal(ROUND, "FEDFT-8001", "the budget of this site is spent")
 REPLIES: dict[str, Reply] = {
-    "update": Update(ROUND, MODEL, "client-a", 5, 800, SHARDS, {"loss": 0.25, "accuracy": 0.75}, PRIVACY, ()),
+    "update": UPDATE,
     "update_minimal": Update(ROUND, MODEL, "client-a", 0, 0, ()),
     "evaluation": Evaluation(ROUND, MODEL, "client-a", 800, {"loss": 0.25}),
     "hello": Hello("client-a", "aa" * 32, 800, 1, {1: 1, 2: 1}, ("masked-sum",)),
-    "refusal": Refusal(ROUND, "FEDFT-8001", "the budget of this site is spent"),
+    "refusal": REFUSAL,
     "refusal_named": Refusal(ROUND, "FEDFT-8303", "epsilon 8 is asked, 2 is allowed", "client-a"),
     "need_setup": NeedSetup(ROUND, "ee" * 32),
 }

@@ -20,7 +20,7 @@ CAP = 1 << 20
 
 
 @given(st.binary(max_size=300))
-def test_round_trip(payload) -> None:
+def test_round_trip(payload: bytes) -> None:
     assert open_envelope(seal(payload), max_bytes=CAP) == payload
     assert open_envelope(seal(payload, KEY), max_bytes=CAP, trusted_key=KEY.public_key()) == payload
 
@@ -31,7 +31,7 @@ def test_size_is_checked_before_anything_else() -> None:
         open_envelope(data, max_bytes=999)
 
 
-def envelope(**changes) -> bytes:
+def envelope(**changes: object) -> bytes:
     message = pb.Envelope.FromString(seal(PAYLOAD, KEY))
     for name, value in changes.items():
         setattr(message, name, value)
@@ -51,7 +51,7 @@ def envelope(**changes) -> bytes:
         (seal(PAYLOAD, OTHER), "FEDFT-4006"),
     ],
 )
-def test_refused(data, code) -> None:
+def test_refused(data: bytes, code: str) -> None:
     with pytest.raises(FedftError, match=code):
         open_envelope(data, max_bytes=CAP, trusted_key=KEY.public_key())
 
@@ -60,7 +60,7 @@ def test_refused(data, code) -> None:
     ("field", "value"),
     [("algorithm", 0), ("algorithm", 5), ("key_id", b""), ("value", b"\0" * 64), ("value", b"")],
 )
-def test_a_signature_that_is_not_right_in_every_part(field, value) -> None:
+def test_a_signature_that_is_not_right_in_every_part(field: str, value: int | bytes) -> None:
     message = pb.Envelope.FromString(seal(PAYLOAD, KEY))
     setattr(message.signature, field, value)
     with pytest.raises(FedftError, match="FEDFT-4006"):
@@ -110,7 +110,7 @@ def test_deep_nesting_is_refused() -> None:
 
 
 @pytest.mark.parametrize("cut", range(0, 60, 7))
-def test_truncated_bytes_never_decode_to_the_message(cut) -> None:
+def test_truncated_bytes_never_decode_to_the_message(cut: int) -> None:
     data = seal(PAYLOAD)
     with pytest.raises(FedftError):
         open_envelope(data[: len(data) - 1 - cut], max_bytes=CAP)

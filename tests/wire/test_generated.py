@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from fedft.codecs import codec_versions, spec
-from fedft.wire.enums import DENSE_TYPES, KINDS, MECHANISMS, RULES, UNITS
+from fedft.wire.enums import DENSE_TYPES, KINDS, MECHANISMS, RULES, UNITS, Words
 from fedft.wire.v1 import messages_pb2, tensors_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +46,7 @@ def test_codec_ids_agree_with_the_proto() -> None:
         (RULES, tensors_pb2.TernaryRule),
     ],
 )
-def test_word_tables_agree_with_the_proto(words, enum) -> None:
+def test_word_tables_agree_with_the_proto(words: Words[str], enum: EnumTypeWrapper) -> None:
     for name, number in enum.items():
         if number:
             word = words.word(number)

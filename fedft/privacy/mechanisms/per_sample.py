@@ -96,7 +96,7 @@ class PerSampleGradients:
         self._recorded.clear()
         device = next(iter(self.parameters.values())).device
         self._rows = torch.empty(len(losses), self.dimension, device=device)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses.sum().backward()
         self._refuse_strays()
         rows, self._rows = self._rows, None
         for key, columns in self._columns.items():
