@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedft.config import load_config
+from fedft.quant import QuantisedLinear
 from fedft.training.memory import plan_run
 from fedft.training.model_runtime import ModelRuntime
 from tests.cli.run import fedft, output_json, words
@@ -34,10 +35,12 @@ def test_weights_and_matrices_are_those_of_the_session() -> None:
 
     matrices = sum(value.size for value in runtime.state().values())
     assert plan.trainable == 4 * 4 * matrices
-    body = sum(module.stored.nbytes for module in runtime.base.model.modules() if hasattr(module, "stored"))
+    modules = runtime.base.model.modules()
+    body = sum(module.stored.nbytes for module in modules if isinstance(module, QuantisedLinear))
     rest = {p.data_ptr(): p.nbytes for p in runtime.base.model.parameters()}
     rest |= {b.data_ptr(): b.nbytes for b in runtime.base.model.buffers()}
-    frames = sum(layer.A.nbytes + layer.B.nbytes for layer in runtime.adapters.layers.values())
+    layers = runtime.adapters.layers.values()
+    frames = sum(layer.get_buffer(part).nbytes for layer in layers for part in ("A", "B"))
     assert plan.frames == frames
     assert plan.weights == pytest.approx(body + sum(rest.values()) - frames - 4 * matrices, rel=0.01)
 

@@ -165,7 +165,12 @@ def test_events_may_come_from_another_thread() -> None:
     observer = RunObserver(LiveScreen(console))
 
     with observer:
-        threads = [threading.Thread(target=lambda: [observer(e) for e in events_of(20)]) for _ in range(3)]
+
+        def observe() -> None:
+            for event in events_of(20):
+                observer(event)
+
+        threads = [threading.Thread(target=observe) for _ in range(3)]
         for thread in threads:
             thread.start()
         for thread in threads:

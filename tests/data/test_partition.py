@@ -59,7 +59,7 @@ def test_dirichlet_is_skewed_for_small_alpha_and_even_for_large() -> None:
 
     def skew(alpha: float) -> float:
         parts = partition(records, section(kind="dirichlet", clients=4, alpha=alpha), 5, "label")
-        ones = [sum(records[i]["label"] for i in part) / max(1, len(part)) for part in parts]
+        ones: list[float] = [sum(records[i]["label"] for i in part) / max(1, len(part)) for part in parts]
         return max(ones) - min(ones)
 
     assert skew(0.1) > 0.5

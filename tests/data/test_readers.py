@@ -194,14 +194,21 @@ def test_demo_problems_are_right_and_no_test_problem_is_trained_on() -> None:
     assert all(split_of(row["prompt"]) == "test" for row in test)
 
 
+OPERATIONS: dict[str, Callable[[list[int]], int]] = {
+    "plus": sum,
+    "max": max,
+    "min": min,
+    "minus": lambda numbers: max(numbers) - min(numbers),
+}
+
+
 def test_what_the_model_was_trained_on_is_right_too() -> None:
     records = generate({**BARE, **NOISY}, "train", 20, 3)
     assert {row["family"] for row in records} == {*BARE, *NOISY}
     for row in records:
         numbers = [int(digits) for digits in re.findall(r"\d+", row["prompt"])]
         operation = row["family"].removeprefix("noisy ")
-        wanted = {"plus": sum, "max": max, "min": min, "minus": lambda n: max(n) - min(n)}[operation]
-        assert int(row["completion"]) == wanted(numbers)
+        assert int(row["completion"]) == OPERATIONS[operation](numbers)
 
 
 @pytest.mark.data

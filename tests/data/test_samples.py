@@ -65,7 +65,7 @@ def test_a_record_without_the_field_is_an_error(tokenizer: Any) -> None:
 def test_long_samples_are_counted(
     tokenizer: Any, too_long: str, kept: list[int], counts: tuple[int, int]
 ) -> None:
-    task = TaskSection(max_length=9, too_long=too_long)  # type: ignore[arg-type]
+    task = TaskSection(max_length=9, too_long=too_long)
     samples, report = causal_samples(PAIRS, DataSection(), task, tokenizer)
     assert [len(sample.ids) for sample in samples] == kept
     assert (report.truncated, report.dropped) == counts

@@ -179,7 +179,7 @@ def test_stock_peft_loads_the_export_and_the_merged_model_agrees(
     handle.load(tensors(random_state(handle, 5)))
     expected = logits(handle.model)
     kind = "SEQ_CLS" if make is tiny_bert else "CAUSAL_LM"
-    export_peft(handle, tmp_path, base_model="base", task_type=kind)  # type: ignore[arg-type]
+    export_peft(handle, tmp_path, base_model="base", task_type=kind)
     loaded = PeftModel.from_pretrained(make(), str(tmp_path)).eval()
     torch.testing.assert_close(logits(loaded), expected, rtol=0, atol=1e-5)
     torch.testing.assert_close(logits(merge(handle)), expected, rtol=0, atol=1e-5)

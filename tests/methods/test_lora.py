@@ -36,11 +36,11 @@ def adapted(model: nn.Module, *, train_a: bool = True, head: tuple[str, ...] = (
 def peft_twin(model: nn.Module, handle: AdapterHandle) -> nn.Module:
     """PEFT's LoRA on the same base with the same factors."""
     config = LoraConfig(r=RANK, lora_alpha=RANK * SCALE, target_modules=list(handle.frames))
-    twin: nn.Module = get_peft_model(model, config)  # type: ignore[arg-type]
+    twin: nn.Module = get_peft_model(model, config)
     for name, layer in handle.layers.items():
         theirs: Any = twin.get_submodule(f"base_model.model.{name}")
-        theirs.lora_A["default"].weight.data.copy_(layer.A)  # type: ignore[arg-type]
-        theirs.lora_B["default"].weight.data.copy_(layer.B)  # type: ignore[arg-type]
+        theirs.lora_A["default"].weight.data.copy_(layer.A)
+        theirs.lora_B["default"].weight.data.copy_(layer.B)
     return twin
 
 

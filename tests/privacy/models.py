@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +12,14 @@ from transformers import (
     BertConfig,
     GPT2Config,
     LlamaConfig,
+    PreTrainedModel,
 )
 
 from fedft.adapters import AdaptedLinear, attach, build_frames, resolve_targets
 from fedft.privacy.mechanisms.per_sample import PerSampleGradients
 from fedft.quant import NF4, quantise_model
 
+Loss = Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
 VOCABULARY, RANK, SCALE = 64, 4, 0.7
 KINDS = ("bert", "gpt2", "llama", "llama-classifier")
 
@@ -37,7 +39,7 @@ def _llama(**changes: object) -> LlamaConfig:
     )  # fmt: skip
 
 
-def plain_model(kind: str) -> nn.Module:
+def plain_model(kind: str) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         if kind == "bert":
@@ -53,7 +55,7 @@ def plain_model(kind: str) -> nn.Module:
     return model
 
 
-def adapted_model(kind: str, *, checkpointing: bool = False, quantised: bool = False) -> nn.Module:
+def adapted_model(kind: str, *, checkpointing: bool = False, quantised: bool = False) -> PreTrainedModel:
     """The model with random R's everywhere and its classification head, if it has one, trained."""
     model = plain_model(kind)
     if quantised:

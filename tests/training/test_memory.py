@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 import torch
 
-from fedft.training import memory
 from fedft.training.memory import MemoryWatch
 
 MIB = 1 << 20
@@ -31,7 +31,7 @@ def test_the_peak_since_the_restart_above_the_start() -> None:
 
 
 def test_nothing_is_claimed_where_it_cannot_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     watch = MemoryWatch("cpu")
     watch.restart()
 

@@ -19,6 +19,7 @@ from fedft.quant.codebook import levels, nested_map
 from fedft.registries import METHODS
 from fedft.training import memory_plan
 from fedft.training.memory_plan import MemoryPlan, plan_memory
+from tests.gradients import grad
 
 LLAMA = Llama(
     hidden_size=128, intermediate_size=320, num_hidden_layers=2, num_attention_heads=4, vocab_size=160
@@ -48,7 +49,7 @@ def no_gradients() -> SampleGradients:
 
 
 def planned(make: Any = llama, **changes: Any) -> MemoryPlan:
-    given = {"layer": FEDSB.planned_layer, "rank": 8, "batch": 2, "tokens": 32, "format": NF4}
+    given: dict[str, Any] = {"layer": FEDSB.planned_layer, "rank": 8, "batch": 2, "tokens": 32, "format": NF4}
     return plan_memory(make, targets, **given | changes)
 
 
@@ -68,7 +69,7 @@ def test_equals_a_real_step(make: Any, format: QuantFormat | None, method: str) 
     ids = torch.zeros(2, 32, dtype=torch.int64)
     with memory_plan._Counter() as counter:
         memory_plan._loss(model(input_ids=ids).logits).backward()
-    gradients = sum(p.grad.nbytes for p in handle.trainable_parameters())
+    gradients = sum(grad(p).nbytes for p in handle.trainable_parameters())
     assert plan.weights == weights
     layers = handle.layers.values()
     assert plan.frames == sum(b.nbytes for layer in layers for b in layer.buffers(recurse=False))

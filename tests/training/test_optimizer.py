@@ -26,7 +26,9 @@ def test_eight_bits_are_refused_without_cuda(name: str) -> None:
     task: Any = None  # not reached
 
     with pytest.raises(FedftError, match=rf"FEDFT-3032.*{name}.*cpu"):
-        train_local(layer, task, samples, section, adapters=[layer.weight], generator=torch.Generator())
+        train_local(
+            layer, task, samples, section, adapters=list(layer.parameters())[:1], generator=torch.Generator()
+        )
 
 
 @pytest.mark.parametrize(

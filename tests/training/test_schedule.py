@@ -26,7 +26,7 @@ def library_rates(make: object, warmup: int, total: int) -> list[float]:
     [("linear", get_linear_schedule_with_warmup), ("cosine", get_cosine_schedule_with_warmup)],
 )
 def test_the_fall_is_that_of_transformers(schedule: str, make: object) -> None:
-    section = TrainingSection(schedule=schedule, warmup_ratio=0.2)  # type: ignore[arg-type]
+    section = TrainingSection(schedule=schedule, warmup_ratio=0.2)
     expected = library_rates(make, 10, 50)
     found = [rate_factor(section, step, 50) for step in range(50)]
     assert found[10:] == pytest.approx(expected[10:])

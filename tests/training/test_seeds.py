@@ -16,7 +16,17 @@ def test_a_seed_is_the_digest_that_is_documented() -> None:
 
 
 def test_different_parts_give_different_seeds() -> None:
-    lists = [(1,), (1, "a"), (1, "a", "b"), (1, "ab"), (1, 1), (1, "1"), (11,), (1, "a", 1), (1, "", "")]
+    lists: list[tuple[int, *tuple[int | str, ...]]] = [
+        (1,),
+        (1, "a"),
+        (1, "a", "b"),
+        (1, "ab"),
+        (1, 1),
+        (1, "1"),
+        (11,),
+        (1, "a", 1),
+        (1, "", ""),
+    ]
     assert len({derive_seed(*parts) for parts in lists}) == len(lists)
 
 

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from typing import Any
 
 import dp_accounting
 import numpy as np
@@ -204,8 +205,9 @@ def test_delta_just_below_one_over_n_passes() -> None:
     ],
 )
 def test_events_out_of_range_are_refused(fields: dict[str, float]) -> None:
+    values: dict[str, Any] = {"noise_multiplier": 1.0, **fields}
     with pytest.raises(FedftError) as caught:
-        PrivacyEvent(**{"noise_multiplier": 1.0, **fields})
+        PrivacyEvent(**values)
 
     assert caught.value.code == "FEDFT-8002"
 

@@ -71,8 +71,9 @@ def test_plan_shows_one_row_for_each_batch_and_target() -> None:
     assert first.sample_rate == 0.01
     assert first.noise_multiplier is not None
     assert first.noise_to_clip == pytest.approx(first.noise_multiplier * 100 / 64)
-    assert first.noise_multiplier > rows[1].noise_multiplier
-    assert first.noise_multiplier < rows[2].noise_multiplier
+    assert rows[1].noise_multiplier is not None
+    assert rows[2].noise_multiplier is not None
+    assert rows[1].noise_multiplier < first.noise_multiplier < rows[2].noise_multiplier
 
 
 def test_plan_marks_what_cannot_be_had() -> None:

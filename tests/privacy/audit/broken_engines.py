@@ -161,7 +161,8 @@ class NoiseBeforeAccumulation(Reference):
 
     def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
         parts = max(len(virtual_batches), 1)
-        return sum(super(NoiseBeforeAccumulation, self).draw_noise([]) / parts for _ in range(parts))
+        first, *others = (super(NoiseBeforeAccumulation, self).draw_noise([]) / parts for _ in range(parts))
+        return sum(others, start=first)
 
 
 class NoNoiseOnEmptyBatches(Reference):

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +15,15 @@ from fedft.privacy.mechanisms.noise import NoiseSource
 from tests.privacy.sources import NoNoise
 
 
-def _mechanism(*, noise: NoiseSource | None = None, **changes: object) -> ClientLevelMechanism:
-    settings = {"max_norm": 1.0, "noise_multiplier": 2.0, "cohort": 10.0, "noise": noise}
+def _mechanism(*, noise: NoiseSource | None = None, **changes: Any) -> ClientLevelMechanism:
+    settings: dict[str, Any] = {"max_norm": 1.0, "noise_multiplier": 2.0, "cohort": 10.0, "noise": noise}
     return ClientLevelMechanism(6, **{**settings, **changes})
 
 
 def _delta(norm: float, seed: int = 0) -> Tensor:
     direction = torch.randn(6, generator=torch.Generator().manual_seed(seed))
-    return direction / direction.norm() * norm
+    unit: Tensor = direction / direction.norm()
+    return unit * norm
 
 
 def test_clients_weigh_the_same_and_the_denominator_is_fixed() -> None:
@@ -44,7 +46,7 @@ def test_a_sum_kept_elsewhere_gives_the_same() -> None:
 
 def test_it_is_a_mechanism_like_that_of_a_client() -> None:
     rows = torch.stack([_delta(0.9, seed) for seed in range(4)])
-    settings = {"max_norm": 1.0, "noise_multiplier": 2.0, "noise": NoNoise()}
+    settings: dict[str, Any] = {"max_norm": 1.0, "noise_multiplier": 2.0, "noise": NoNoise()}
     mechanisms: list[Mechanism] = [
         ClientLevelMechanism(6, cohort=10.0, **settings),
         GaussianMechanism(6, denominator=10.0, **settings),
@@ -154,7 +156,7 @@ def test_bits_are_noised() -> None:
         {"adaptive": AdaptiveClip(0.5, 0.1, 0.0)},
     ],
 )
-def test_values_out_of_range_are_refused(changes: dict[str, object]) -> None:
+def test_values_out_of_range_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(FedftError) as caught:
         _mechanism(**changes)
     assert caught.value.code == "FEDFT-8501"

@@ -1,16 +1,18 @@
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from fedft.errors import FedftError
 from fedft.privacy.mechanisms.clipping import LocalCounts
 from fedft.privacy.mechanisms.dp_sgd import DpSgd
 from fedft.privacy.mechanisms.noise import NoiseSource
-from tests.privacy.models import KINDS, adapted_model, make_batch, one_at_a_time, per_sample_loss
+from tests.privacy.models import KINDS, Loss, adapted_model, make_batch, one_at_a_time, per_sample_loss
 from tests.privacy.sources import NoNoise
 
 Batch = Mapping[str, Tensor]
@@ -24,13 +26,18 @@ def _flat(model: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in _trainable(model)]).clone()
 
 
-def _dp(model: nn.Module, *, noise: NoiseSource | None = None, clip: float = 0.5, **changes: object) -> DpSgd:
-    settings = {"max_grad_norm": clip, "noise_multiplier": 1.0, "expected_batch": 4.0, "noise": noise}
+def _dp(model: nn.Module, *, noise: NoiseSource | None = None, clip: float = 0.5, **changes: Any) -> DpSgd:
+    settings: dict[str, Any] = {
+        "max_grad_norm": clip,
+        "noise_multiplier": 1.0,
+        "expected_batch": 4.0,
+        "noise": noise,
+    }
     optimizer = torch.optim.SGD(_trainable(model), lr=1.0)
     return DpSgd(model, optimizer, per_sample_loss, **{**settings, **changes})
 
 
-def _step(model: nn.Module, *batches: Batch, **options: object) -> Tensor:
+def _step(model: nn.Module, *batches: Batch, **options: Any) -> Tensor:
     """The step that SGD at rate 1 takes, which is the gradient that it was given."""
     before = _flat(model)
     with _dp(model, **options) as private:
@@ -45,7 +52,8 @@ def _part(batch: Batch, *indices: int) -> Batch:
 
 
 def _clipped(rows: Tensor, bound: float) -> Tensor:
-    return rows * (bound / rows.norm(dim=1, keepdim=True)).clamp(max=1)
+    factors: Tensor = bound / rows.norm(dim=1, keepdim=True)
+    return rows * factors.clamp(max=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -106,7 +114,8 @@ def test_global_seeds_do_not_reach_the_noise() -> None:
         torch.manual_seed(42)
         steps.append(_step(adapted_model("bert")))
 
-    assert not torch.isclose(*steps).any()
+    first, second = steps
+    assert not torch.isclose(first, second).any()
 
 
 def test_a_sample_without_a_finite_gradient_counts_as_zero() -> None:
@@ -197,7 +206,7 @@ def test_made_up_samples_can_be_checked_in_place_of_private_ones() -> None:
     assert len(seen) == checks + 1
 
 
-def _refused(loss: object, batch: Batch, kind: str = "llama") -> str:
+def _refused(loss: Loss, batch: Batch, kind: str = "llama") -> str:
     model = adapted_model(kind)
     before = _flat(model)
     with _dp(model) as private:
@@ -224,7 +233,7 @@ def test_the_librarys_mean_loss_is_refused() -> None:
         lambda model, batch: per_sample_loss(model, batch)[1:],
     ],
 )
-def test_other_shapes_of_loss_are_refused(loss: object) -> None:
+def test_other_shapes_of_loss_are_refused(loss: Loss) -> None:
     assert _refused(loss, LLAMA) == "FEDFT-8403"
 
 
@@ -246,7 +255,7 @@ def _centred(model: nn.Module, batch: Batch) -> Tensor:
 
 @pytest.mark.parametrize("loss", [_token_mean, _batch_mean, _centred])
 @pytest.mark.parametrize("padded", [False, True])
-def test_losses_that_mix_samples_are_refused(loss: object, padded: bool) -> None:
+def test_losses_that_mix_samples_are_refused(loss: Loss, padded: bool) -> None:
     assert _refused(loss, make_batch("llama", padded=padded)) == "FEDFT-8404"
 
 
@@ -256,7 +265,7 @@ def test_a_mixing_loss_is_found_from_a_single_sample_too() -> None:
 
 def test_a_penalty_on_parameters_is_refused() -> None:
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return per_sample_loss(model, batch) + 1e-4 * model.score.weight.pow(2).sum()
+        return per_sample_loss(model, batch) + 1e-4 * model.get_parameter("score.weight").pow(2).sum()
 
     assert _refused(loss, make_batch("llama-classifier"), "llama-classifier") == "FEDFT-8404"
 
@@ -270,6 +279,7 @@ def test_a_layer_used_twice_is_refused() -> None:
 
 def test_a_head_used_past_its_forward_is_refused() -> None:
     def loss(model: nn.Module, batch: Batch) -> Tensor:
+        assert isinstance(model, PreTrainedModel)
         hidden = model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
         logits = nn.functional.linear(hidden.last_hidden_state[:, 0], model.score.weight)
         return nn.functional.cross_entropy(logits, batch["labels"], reduction="none")

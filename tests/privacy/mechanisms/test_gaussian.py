@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -128,7 +129,13 @@ def test_noise_differs_between_mechanisms_and_releases() -> None:
 @pytest.mark.parametrize("field", ["dimension", "max_norm", "noise_multiplier", "denominator"])
 @pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf])
 def test_values_out_of_range_are_refused(field: str, value: float) -> None:
-    values = {"dimension": 3, "max_norm": 1.0, "noise_multiplier": 1.0, "denominator": 1.0, field: value}
+    values: dict[str, Any] = {
+        "dimension": 3,
+        "max_norm": 1.0,
+        "noise_multiplier": 1.0,
+        "denominator": 1.0,
+        field: value,
+    }
 
     with pytest.raises(FedftError, match=field) as caught:
         GaussianMechanism(**values)

@@ -66,12 +66,12 @@ def test_no_global_seed_changes_the_noise() -> None:
 
 
 def test_global_generators_are_not_touched() -> None:
-    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
 
     SecureNoise().normal(1000)
 
     assert torch.equal(before[0], torch.get_rng_state())
-    assert np.array_equal(before[1], np.random.get_state()[1])
+    assert np.array_equal(before[1], np.random.get_state(legacy=False)["state"]["key"])
 
 
 def test_calls_and_instances_are_uncorrelated() -> None:
@@ -101,7 +101,12 @@ def test_a_forked_child_draws_other_noise_than_its_parent() -> None:
 def test_keys_come_from_the_operating_system(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     real = os.urandom
-    monkeypatch.setattr(os, "urandom", lambda n: asked.append(n) or real(n))
+
+    def recorded(count: int) -> bytes:
+        asked.append(count)
+        return real(count)
+
+    monkeypatch.setattr(os, "urandom", recorded)
 
     SecureNoise().words(1)
     SecureNoise().words(1)

@@ -1,6 +1,7 @@
 """Per-sample gradients against autograd, one sample at a time, and against Opacus."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from fedft.adapters import AdaptedLinear
 from fedft.errors import FedftError
 from fedft.privacy.mechanisms.per_sample import PerSampleGradients
+from tests.gradients import grad
 from tests.privacy.models import (
     KINDS,
     adapted_layers,
@@ -53,7 +55,8 @@ class _OpacusAdapter(nn.Module):
         self.up.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.base(x) + self.up(self.core(self.down(x)))
+        y: Tensor = self.base(x) + self.up(self.core(self.down(x)))
+        return y
 
 
 def _opacus_twin(model: nn.Module) -> nn.Module:
@@ -72,7 +75,7 @@ def test_rows_equal_opacus(kind: str, padded: bool) -> None:
     training_without_dropout(twin)
     hooked = GradSampleModule(twin, loss_reduction="sum")
     per_sample_loss(hooked, batch).sum().backward()
-    theirs = torch.cat([p.grad_sample.flatten(1) for p in twin.parameters() if p.requires_grad], dim=1)
+    theirs = torch.cat([p.grad_sample.flatten(1) for p in hooked.parameters() if p.requires_grad], dim=1)
 
     ours = per_sample_rows(model, batch)
 
@@ -89,7 +92,7 @@ def test_rows_are_laid_out_in_the_order_of_the_parameters() -> None:
 
     total = per_sample_rows(model, batch).sum(0)
     gradients.write(total)
-    written = [p.grad.clone() for p in trainable.values()]
+    written = [grad(p).clone() for p in trainable.values()]
     model.zero_grad()
     per_sample_loss(model, batch).sum().backward()
     for ours, parameter in zip(written, trainable.values(), strict=True):
@@ -150,7 +153,7 @@ def _refused(model: nn.Module) -> str:
 
 def test_a_trained_parameter_without_a_formula_is_refused() -> None:
     model = adapted_model("llama")
-    model.model.norm.weight.requires_grad_(True)
+    model.get_parameter("model.norm.weight").requires_grad_(True)
 
     with pytest.raises(FedftError, match=r"model\.norm\.weight") as caught:
         PerSampleGradients(model)
@@ -180,7 +183,7 @@ def test_batch_normalisation_is_refused() -> None:
     assert _refused(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, affine=False))) == "FEDFT-8405"
 
 
-def _backward_refused(model: nn.Module, losses: object) -> str:
+def _backward_refused(model: nn.Module, losses: Callable[[], Tensor]) -> str:
     gradients = PerSampleGradients(model)
     gradients.attach()
     try:

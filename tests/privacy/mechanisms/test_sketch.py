@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -5,7 +7,7 @@ from torch import Tensor, nn
 from fedft.errors import FedftError
 from fedft.privacy.mechanisms.gaussian import GaussianMechanism
 from fedft.privacy.mechanisms.sketch import SketchPlan, frames_from_sketch, private_sketch, refined_probes
-from tests.privacy.models import make_batch, per_sample_loss, plain_model
+from tests.privacy.models import Loss, make_batch, per_sample_loss, plain_model
 from tests.privacy.sources import NoNoise
 
 TARGETS = {
@@ -17,7 +19,7 @@ WIDTH = 6
 
 
 def _shape(module: nn.Module) -> tuple[int, int]:
-    rows, columns = module.weight.shape
+    rows, columns = module.get_parameter("weight").shape
     return (rows, columns) if isinstance(module, nn.Linear) else (columns, rows)
 
 
@@ -35,7 +37,7 @@ def _mechanism(plan: SketchPlan, *, clip: float = 1e6, denominator: float = 1.0)
 
 def _weight_gradients(model: nn.Module, kind: str, batch: dict[str, Tensor]) -> list[dict[str, Tensor]]:
     """Dense (out, in) gradients by autograd, one sample at a time."""
-    weights = [model.get_submodule(name).weight for name in TARGETS[kind]]
+    weights = [model.get_parameter(f"{name}.weight") for name in TARGETS[kind]]
     samples = []
     for i in range(len(batch["labels"])):
         alone = {name: tensor[i : i + 1] for name, tensor in batch.items()}
@@ -169,17 +171,17 @@ def test_nothing_drawn_is_noise_alone() -> None:
 
 def test_the_model_is_as_it_was_afterwards() -> None:
     model, batch = plain_model("bert").train(), make_batch("bert")
-    model.bert.embeddings.eval()
+    model.get_submodule("bert.embeddings").eval()
     plan = _plan(model, "bert")
     private_sketch(model, per_sample_loss, [batch], plan, _mechanism(plan))
 
     assert model.training
-    assert not model.bert.embeddings.training
+    assert not model.get_submodule("bert.embeddings").training
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def _refused(model: nn.Module, loss: object, batch: dict[str, Tensor], plan: SketchPlan) -> str:
+def _refused(model: nn.Module, loss: Loss, batch: dict[str, Tensor], plan: SketchPlan) -> str:
     with pytest.raises(FedftError) as caught:
         private_sketch(model, loss, [batch], plan, _mechanism(plan))
     assert not any(module._forward_hooks for module in model.modules())
@@ -190,7 +192,7 @@ def test_losses_that_mix_samples_are_refused() -> None:
     model, batch = plain_model("llama"), make_batch("llama")
     plan = _plan(model, "llama")
 
-    def token_mean(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def token_mean(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         counts = (batch["labels"][:, 1:] != -100).sum(1)
         return per_sample_loss(model, batch) * counts / counts.sum()
 
@@ -230,12 +232,14 @@ def test_a_layer_that_sees_another_batch_size_is_refused() -> None:
             self.inner = nn.Linear(4, 4)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.inner(x.flatten(0, 1)).view(x.shape).sum((1, 2))
+            y: Tensor = self.inner(x.flatten(0, 1))
+            return y.view(x.shape).sum((1, 2))
 
     plan = SketchPlan.random({"inner": (4, 4)}, 2, seed=0)
 
-    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        return model(batch["x"])
+    def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        losses: Tensor = model(batch["x"])
+        return losses
 
     assert _refused(Flat(), loss, {"x": torch.ones(3, 5, 4)}, plan) == "FEDFT-8408"
 

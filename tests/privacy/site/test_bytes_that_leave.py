@@ -79,6 +79,7 @@ def test_only_the_noised_update_depends_on_the_data(runs: tuple[list[bytes], lis
     stripped = [[encode_reply(without_noised_values(reply)) for reply in replies] for replies in (one, other)]
     assert stripped[0] == stripped[1]
     for reply in one:
+        assert isinstance(reply, Hello | Update)
         assert reply.num_examples == 0
         if isinstance(reply, Update):
             assert set(reply.metrics) == {"steps", "codec_error"} <= PUBLIC

@@ -2,6 +2,7 @@ import pickle
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli_w
@@ -32,7 +33,7 @@ GOOD = PolicyRequest(
     secure_aggregation=True,
     metrics=("accuracy",),
 )
-VIOLATIONS = {
+VIOLATIONS: dict[str, dict[str, object]] = {
     "FEDFT-8302": {"private": False},
     "FEDFT-8303": {"epsilon": 8.01},
     "FEDFT-8304": {"delta": 1.1e-6},
@@ -52,7 +53,7 @@ def policy() -> SitePolicy:
     return SitePolicy.model_validate(TABLE)
 
 
-def _violations(policy: SitePolicy, **changes: object) -> PolicyViolationError:
+def _violations(policy: SitePolicy, **changes: Any) -> PolicyViolationError:
     with pytest.raises(PolicyViolationError) as caught:
         policy.check(replace(GOOD, **changes))
     return caught.value
@@ -122,9 +123,9 @@ def test_a_refusal_survives_pickling(policy: SitePolicy) -> None:
 
 def test_a_policy_cannot_be_changed_once_read(policy: SitePolicy) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        policy.datasets["notes"].epsilon = 100.0
+        policy.datasets["notes"].epsilon = 100.0  # type: ignore[misc]  # what is tested
     with pytest.raises(ValueError, match="frozen"):
-        policy.server = policy.server
+        policy.server = policy.server  # type: ignore[misc]  # what is tested
 
 
 def test_a_file_is_read(tmp_path: Path, policy: SitePolicy) -> None:
@@ -141,7 +142,7 @@ def test_the_example_loads_and_refuses_every_server() -> None:
     assert policy_refusal.code == "FEDFT-8311"
 
 
-def _drop(table: dict, *keys: str) -> dict:
+def _drop(table: dict[str, Any], *keys: str) -> dict[str, Any]:
     copy = tomllib.loads(tomli_w.dumps(table))
     place = copy
     for key in keys[:-1]:
