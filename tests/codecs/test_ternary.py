@@ -6,10 +6,9 @@ import struct
 import numpy as np
 import pytest
 
-from fedft.codecs import CodecContext, Manifest, decode, decode_update, make_codec
+from fedft.codecs import Codec, CodecContext, Manifest, decode, decode_update, make_codec
 from fedft.codecs.entropy import huffman
 from fedft.codecs.spec import CodecSpec, TernaryParams
-from fedft.codecs.ternary import Ternary
 from fedft.errors import FedftError
 
 RNG = np.random.default_rng(0)
@@ -21,7 +20,7 @@ STATE = {
 MANIFEST = Manifest.of(STATE)
 
 
-def coded(codec: Ternary) -> dict[str, np.ndarray]:
+def coded(codec: Codec) -> dict[str, np.ndarray]:
     return decode(codec.encode(STATE, MANIFEST, CodecContext()), MANIFEST, CodecContext())
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -268,8 +269,13 @@ def test_stored_json_that_is_no_configuration_is_an_error(text: str, code: str) 
 
 def test_a_process_validates_one_configuration_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = to_json(load_config("demo", {"seed": 4242}))
-    seen = []
-    monkeypatch.setattr(load, "check", lambda table: seen.append(table) or check(table))
+    seen: list[object] = []
+
+    def counted(table: dict[str, Any]) -> RunConfig:
+        seen.append(table)
+        return check(table)
+
+    monkeypatch.setattr(load, "check", counted)
 
     assert from_json(text) is from_json(text)
     assert len(seen) == 1

@@ -43,9 +43,10 @@ def expected_error(states: list[Arrays], shares: list[float]) -> float:
             (state[f"{layer}.lora_B"].astype(np.float64), state[f"{layer}.lora_A"].astype(np.float64))
             for state in states
         ]
-        exact = sum(share * (b @ a) for share, (b, a) in zip(shares, factors, strict=True))
-        b = sum(share * b for share, (b, _) in zip(shares, factors, strict=True))
-        a = sum(share * a for share, (_, a) in zip(shares, factors, strict=True))
+        weights = np.array(shares)
+        exact = np.tensordot(weights, np.stack([b @ a for b, a in factors]), axes=1)
+        b = np.tensordot(weights, np.stack([b for b, _ in factors]), axes=1)
+        a = np.tensordot(weights, np.stack([a for _, a in factors]), axes=1)
         missing += float(np.square(exact - b @ a).sum())
         wanted += float(np.square(exact).sum())
     return float(np.sqrt(missing / wanted))

@@ -48,7 +48,7 @@ def test_descent_is_that_of_the_mean_cross_entropy() -> None:
     optimizer = torch.optim.SGD(trained, lr=float(CLASSES))
     for _ in range(section.steps):
         optimizer.zero_grad()
-        F.cross_entropy(expected(pooled), labels).backward(inputs=trained)  # type: ignore[no-untyped-call]
+        F.cross_entropy(expected(pooled), labels).backward(inputs=trained)
         optimizer.step()
     torch.testing.assert_close(head(pooled), expected(pooled), atol=1e-5, rtol=1e-4)
 
