@@ -8,14 +8,18 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from fedft.client.daemon.status import Status, read_status
 from fedft.client.site.config import load_site
 from fedft.client.site.join import join_site
 from fedft.client.site.ledger import init_ledger, open_ledger, site_fingerprint
+from fedft.client.site.pinning import pin, propose
 from fedft.config import RunConfig
 from fedft.config.load import to_json
 from fedft.identity.authority import Authority
@@ -129,11 +133,16 @@ class Deployment:
 
     def join(self, name: str, partition: str) -> None:
         join_site(self.bundle, self.folder / name, name, partition=partition, budget=self._budget)
+        table = tomllib.loads(self.site(name).read_text())
+        table["data"]["sources"] = ["demo", str(self.folder.parent / "train.jsonl")]
+        table["limits"] = {"answer_quantum_seconds": 0.1}
+        self.site(name).write_text(tomli_w.dumps(table))
 
     def init_ledgers(self, config: RunConfig) -> None:
-        """Bind every site's ledger to its part of a run's records."""
+        """Bind every site's ledger to its part of a run's records, and pin how the run reads them."""
         for name in self.names:
             site = load_site(self.site(name))
+            pin(self.site(name), propose(site, config).pinned)
             init_ledger(site, *site_fingerprint(site, config))
 
     def ledger(self, name: str) -> Ledger:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedft.cli.arguments import Json, examples
-from fedft.cli.output import FAILURE, cell, console, new_table, print_json
+from fedft.cli.arguments import Json, Overrides, examples
+from fedft.cli.output import FAILURE, cell, console, error_console, new_table, print_json
+
+if TYPE_CHECKING:
+    from fedft.config import RunConfig
 
 commands = typer.Typer(no_args_is_help=True, help="Join a consortium and run a site's daemon.")
 Site = Annotated[
     Path,
     typer.Option("--config", "-c", envvar="FEDFT_SITE", help="The site's configuration.", dir_okay=False),
 ]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Agree without being asked, for scripts.")]
 DEFAULT_SITE = Path("site.toml")
 
 
@@ -26,7 +30,7 @@ def register(app: typer.Typer) -> None:
 @commands.command(
     epilog=examples(
         "fedft client join join.json --name hospital-a --train /data/notes.jsonl",
-        "fedft client join join.json --name hospital-a --train /data/notes.jsonl --epsilon 4 --delta 1e-6",
+        "fedft client join join.json --name hospital-a --train /data/notes.jsonl --run run.toml --epsilon 4",
     )
 )
 def join(
@@ -55,6 +59,13 @@ def join(
     delta: Annotated[
         float, typer.Option("--delta", min=0, help="The budget's delta, below one over the records.")
     ] = 1e-5,
+    run: Annotated[
+        str,
+        typer.Option(
+            "--run", help="The run that the operator shows, or demo; how it reads records is pinned."
+        ),
+    ] = "",
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Make this site's keys, its configuration and a request for the server's operator.
@@ -63,10 +74,16 @@ def join(
     sends back certificate.pem, which belongs beside the keys.
     """
     from fedft.client.site.join import join_site
+    from fedft.config import load_config
 
     place = folder or Path(name)
     budget = (epsilon, delta) if epsilon else None
-    request = join_site(bundle, place, name, train=train, partition=partition, model=model, budget=budget)
+    asked = load_config(run) if run else None
+    request = join_site(
+        bundle, place, name, train=train, partition=partition, model=model, budget=budget, run=asked
+    )
+    if asked is not None:
+        _agree(place / "site.toml", asked, yes=yes)
     if json:
         print_json({"folder": str(place), "request": str(request), "config": str(place / "site.toml")})
         return
@@ -76,8 +93,47 @@ def join(
     out.print(f"put the answer into    {place}/certificate.pem", soft_wrap=True)
     if budget:
         out.print(f"read and amend         {place}/policy.toml", soft_wrap=True)
+        if asked is None:
+            out.print(
+                f"agree to a run's form  fedft client pin RUN.toml -c {place}/site.toml", soft_wrap=True
+            )
         out.print(f"bind a ledger to data  fedft privacy ledger init -c {place}/site.toml", soft_wrap=True)
     out.print(f"then                   fedft client check -c {place}/site.toml", soft_wrap=True)
+
+
+@commands.command(epilog=examples("fedft client pin run.toml --config hospital-a/site.toml"))
+def pin(
+    run: Annotated[
+        str, typer.Argument(help="The run that the operator shows: a TOML file, or [bold]demo[/].")
+    ],
+    overrides: Overrides = None,
+    config: Site = DEFAULT_SITE,
+    yes: Yes = False,
+) -> None:
+    """Agree to how a run reads this site's records: templates, fields, labels, tokenizer, dtype.
+
+    Private rounds need it. A run that asks for anything else is refused, whatever the server says.
+    """
+    from fedft.config import load_config, parse_overrides
+
+    _agree(config, load_config(run, parse_overrides(overrides or ())), yes=yes)
+
+
+def _agree(config: Path, run: RunConfig, *, yes: bool) -> None:
+    """Show what would be pinned, ask, and write it into site.toml."""
+    from fedft.client.site.config import load_site
+    from fedft.client.site.pinning import pin, propose
+
+    agreement = propose(load_site(config), run)
+    notes = error_console()
+    table = new_table("the run would use", "", left=("",))
+    for key, value in agreement.pinned.named().items():
+        table.add_row(cell(key), cell(f"{value!r}"))
+    notes.print(table)
+    notes.print(f"{agreement.samples} of {agreement.records} records of this site give a sample so")
+    if not yes:
+        typer.confirm("Agree, and refuse everything else?", abort=True, err=True)
+    pin(config, agreement.pinned)
 
 
 @commands.command(epilog=examples("fedft client run --config hospital-a/site.toml"))

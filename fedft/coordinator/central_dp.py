@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import random
+import hmac
+import os
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -15,15 +16,16 @@ from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import ACCOUNTANT
 from fedft.privacy.accounting.events import Budget
 from fedft.privacy.mechanisms.client_level import AdaptiveClip, ClientLevelMechanism
-from fedft.privacy.site.ledger import open_or_enrol
+from fedft.privacy.site.ledger import Ledger, open_or_enrol
 from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
 from fedft.store import RoundRecord, RunStore, UpdateRecord
+from fedft.store.files import write_file
 from fedft.store.records import UNCLIPPED
 from fedft.tensors import Arrays
 from fedft.training.private_schedule import client_event, expected_clients
 from fedft.wire import Update
 
-_CLIENTS = "clients"
+_CLIENTS, _SECRET = "clients", "draw.key"
 
 
 class CentralPrivacy:
@@ -32,7 +34,8 @@ class CentralPrivacy:
     Guarantee: everything that leaves the server's round loop (states, frames apart) costs what the run's
     ledger says, at most (`privacy.epsilon`, `privacy.delta`), for adding or removing one client. It assumes
     a server that is trusted with the single updates, a draw that stays secret where `client_rate` is below
-    1, and a frame that is made without the clients' data.
+    1, and a frame that is made without the clients' data. Nothing that clients do or leave undone decides
+    whether a round is released or who is in it: the draw is fixed before anyone is asked, and kept.
 
     Args:
         config: with the mechanism "client".
@@ -44,6 +47,8 @@ class CentralPrivacy:
         FedftError: FEDFT-8001 (δ ≥ 1/clients), FEDFT-8004, FEDFT-8005 (noise), FEDFT-8504 (count noise).
 
     """
+
+    always_released = True
 
     def __init__(self, config: RunConfig, run_id: str, store: RunStore, manifest: Manifest) -> None:
         privacy, event = config.privacy, client_event(config)
@@ -73,10 +78,12 @@ class CentralPrivacy:
     def draw(self, number: int, clients: Iterable[str]) -> list[str]:
         """Draw the clients of a round, each by itself and in secret; there may be none.
 
-        A round that is repeated is drawn again: nothing was released of the first one.
+        Until something is released every draw is the same, after a restart too; the next release has a draw
+        of its own.
         """
-        rate, secret = self._config.privacy.client_rate, random.SystemRandom()
-        return sorted(client for client in clients if secret.random() < rate)
+        releases, rate = len(self._ledger().entries()), self._config.privacy.client_rate
+        secret = self._secret()
+        return sorted(client for client in clients if _coin(secret, releases, client) < rate)
 
     def stated(self, update: Update) -> None:
         """Require what the bound follows; the server alone states anything of the noise.
@@ -123,14 +130,28 @@ class CentralPrivacy:
         return self._manifest.unflatten(mean.numpy()), statement
 
     def _charge(self, number: int) -> float:
-        privacy = self._config.privacy
+        privacy, event = self._config.privacy, self._mechanism.event()
+        budget = Budget(privacy.epsilon, privacy.delta)
+        receipt = self._ledger().charge(_CLIENTS, event, budget, run=self._run_id, round_number=number)
+        return receipt.claim.epsilon
+
+    def _ledger(self) -> Ledger:
         fingerprint = hashlib.sha256(self._run_id.encode()).hexdigest()
         clients = self._config.data.partition.clients
-        ledger = open_or_enrol(self._folder / "ledger.sqlite", _CLIENTS, fingerprint, clients)
-        budget = Budget(privacy.epsilon, privacy.delta)
-        event = self._mechanism.event()
-        receipt = ledger.charge(_CLIENTS, fingerprint, event, budget, run=self._run_id, round_number=number)
-        return receipt.claim.epsilon
+        return open_or_enrol(self._folder / "ledger.sqlite", _CLIENTS, fingerprint, clients)
+
+    def _secret(self) -> bytes:
+        path = self._folder / _SECRET
+        if not path.exists():
+            write_file(path, os.urandom(32))
+            path.chmod(0o600)
+        return path.read_bytes()
+
+
+def _coin(secret: bytes, releases: int, client: str) -> float:
+    """Return a uniform number in [0, 1) of 53 bits; unknown to whoever lacks the secret."""
+    digest = hmac.digest(secret, f"{releases}\0{client}".encode(), "sha256")
+    return float(int.from_bytes(digest[:8], "big") >> 11) * 2.0**-53
 
 
 def _bound_after(rounds: Sequence[RoundRecord]) -> float:

@@ -19,7 +19,15 @@ from fedft.wire import Update
 
 
 class CentralMechanism(Protocol):
-    """The server's part in the privacy of a run: who is drawn, what counts, what is released."""
+    """The server's part in the privacy of a run: who is drawn, what counts, what is released.
+
+    Attributes:
+        always_released: whether a round is released however few have answered: where the answers decided
+            whether it counts, a client would take part in more of those that count than it is drawn for.
+
+    """
+
+    always_released: bool
 
     @property
     def max_norm(self) -> float:
@@ -61,6 +69,7 @@ def central_mechanism(
 class ExactMean:
     """The mean of the updates as they are, of a cohort that the run's seed decides."""
 
+    always_released = False
     max_norm = 0.0
     limit = 0.0
 

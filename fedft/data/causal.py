@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fedft.config.schema import DataSection, TaskSection
 from fedft.data.records import Records, missing_field
 from fedft.data.report import DataReport
-from fedft.data.samples import CausalSample, Tokenizer, fit_samples, group_of, where
+from fedft.data.samples import (
+    CausalSample,
+    Tokenizer,
+    each_record,
+    encodable,
+    fit_samples,
+    group_of,
+    where,
+)
 from fedft.data.templates import TextTemplate, check_messages
 from fedft.errors import Code, FedftError
 
@@ -18,13 +26,19 @@ Texts = tuple[str, str, str]
 
 
 def causal_samples(
-    records: Records, data: DataSection, task: TaskSection, tokenizer: Tokenizer
+    records: Records,
+    data: DataSection,
+    task: TaskSection,
+    tokenizer: Tokenizer,
+    *,
+    skip_unreadable: bool = False,
 ) -> tuple[list[CausalSample], DataReport]:
     """Token ids of every record's prompt and completion, with the loss on the completion alone.
 
     The two are tokenised apart, as they are when the model answers a prompt. A prompt starts with the
     tokenizer's own special tokens, a completion ends with the end-of-sequence token; in a chat the
-    chat template sets both, and the completion is the last assistant message.
+    chat template sets both, and the completion is the last assistant message. With ``skip_unreadable`` a
+    record that cannot be read gives no sample, and no record is an error.
 
     Raises:
         FedftError: FEDFT-3005 missing field, FEDFT-3020 bad template, FEDFT-3021 and FEDFT-3022 bad
@@ -32,15 +46,18 @@ def causal_samples(
 
     """
     chat = bool(data.fields.messages)
-    texts = list(_chats(records, data, tokenizer) if chat else _pairs(records, data))
-    prompts = tokenizer([prompt for prompt, _, _ in texts], add_special_tokens=not chat, verbose=False)
-    answers = tokenizer([answer for _, answer, _ in texts], add_special_tokens=False, verbose=False)
+    read = _chat(records, data, tokenizer) if chat else _pair(records, data)
+
+    def grouped(index: int) -> tuple[Texts, str]:
+        return encodable(read(index)), group_of(records, index, data.fields.group)
+
+    texts = each_record(range(len(records)), grouped, skip_unreadable=skip_unreadable)
+    prompts = _ids(tokenizer, [text[0][0] if text else "" for text in texts], special=not chat)
+    answers = _ids(tokenizer, [text[0][1] if text else "" for text in texts], special=False)
     ending = () if chat else (tokenizer.eos_token_id,)
     built = [
-        _sample(tuple(prompt), tuple(answer), ending, reference, group_of(records, index, data.fields.group))
-        for index, (prompt, answer, (_, _, reference)) in enumerate(
-            zip(prompts["input_ids"], answers["input_ids"], texts, strict=True)
-        )
+        None if text is None else _sample(prompt, answer, ending, text[0][2], text[1])
+        for prompt, answer, text in zip(prompts, answers, texts, strict=True)
     ]
 
     def cut(_: int, sample: CausalSample) -> CausalSample | None:
@@ -48,7 +65,12 @@ def causal_samples(
             return None
         return replace(sample, ids=sample.ids[: task.max_length])
 
-    return fit_samples(built, cut, records, task)
+    return fit_samples(built, cut, records, task, skip_unreadable=skip_unreadable)
+
+
+def _ids(tokenizer: Tokenizer, texts: Sequence[str], *, special: bool) -> Iterator[tuple[int, ...]]:
+    if texts:
+        yield from map(tuple, tokenizer(texts, add_special_tokens=special, verbose=False)["input_ids"])
 
 
 def _sample(
@@ -60,12 +82,16 @@ def _sample(
     return CausalSample(prompt + answer + ending, len(prompt), reference, group)
 
 
-def _pairs(records: Records, data: DataSection) -> Iterator[Texts]:
+def _pair(records: Records, data: DataSection) -> Callable[[int], Texts]:
     prompt, completion = TextTemplate(data.prompt_template), TextTemplate(data.completion_template)
-    for index in range(len(records)):
-        values = _Values(records, index, {"prompt": data.fields.prompt, "completion": data.fields.completion})
+    roles = {"prompt": data.fields.prompt, "completion": data.fields.completion}
+
+    def read(index: int) -> Texts:
+        values = _Values(records, index, roles)
         answer = completion.render(values)
-        yield prompt.render(values), answer, answer
+        return prompt.render(values), answer, answer
+
+    return read
 
 
 class _Values(Mapping[str, Any]):
@@ -88,16 +114,17 @@ class _Values(Mapping[str, Any]):
         return len(self._records[self._index])
 
 
-def _chats(records: Records, data: DataSection, tokenizer: Tokenizer) -> Iterator[Texts]:
+def _chat(records: Records, data: DataSection, tokenizer: Tokenizer) -> Callable[[int], Texts]:
     if not tokenizer.chat_template:
         raise FedftError(
             Code.CHAT_TEMPLATE_UNUSABLE,
             "data.fields.messages is set, but the tokenizer has no chat template",
             hint="set model.chat_template",
         )
-    records.require(data.fields.messages)
-    for index, record in enumerate(records):
-        messages = check_messages(record[data.fields.messages], where(records, index))
+
+    def read(index: int) -> Texts:
+        records.require_at(index, data.fields.messages)
+        messages = check_messages(records[index][data.fields.messages], where(records, index))
         prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template(messages, tokenize=False)
         if not whole.startswith(prompt):
@@ -107,4 +134,6 @@ def _chats(records: Records, data: DataSection, tokenizer: Tokenizer) -> Iterato
                 "follows, so the answer's tokens cannot be told apart",
                 hint="set model.chat_template to one that appends the answer",
             )
-        yield prompt, whole[len(prompt) :], messages[-1]["content"]
+        return prompt, whole[len(prompt) :], messages[-1]["content"]
+
+    return read

@@ -53,10 +53,14 @@ class Records(Sequence[Record]):
 
     def require(self, *fields: str) -> None:
         """Raise FEDFT-3005 at the first record that lacks one of the named fields or holds null in it."""
-        for number, row in enumerate(self.rows):
-            for field in fields:
-                if row.get(field) is None:
-                    raise missing_field(self, number, field)
+        for index in range(len(self)):
+            self.require_at(index, *fields)
+
+    def require_at(self, index: int, *fields: str) -> None:
+        """Raise FEDFT-3005 if this record lacks one of the named fields or holds null in it."""
+        for field in fields:
+            if self.rows[index].get(field) is None:
+                raise missing_field(self, index, field)
 
 
 def missing_field(records: Records, index: int, field: str) -> FedftError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -52,10 +52,30 @@ class ClassSample:
 
 
 S = TypeVar("S", CausalSample, ClassSample)
+T = TypeVar("T")
+
+
+def each_record(
+    indices: Iterable[int], build: Callable[[int], T], *, skip_unreadable: bool
+) -> list[T | None]:
+    """Build something of every record; None of one that fails, if unreadable records are to be skipped."""
+    return [_built(build, index) if skip_unreadable else build(index) for index in indices]
+
+
+def _built(build: Callable[[int], T], index: int) -> T | None:
+    try:
+        return build(index)
+    except Exception:  # whatever a record does to a template, a tokenizer or a label: it gives no sample
+        return None
 
 
 def fit_samples(
-    built: Sequence[S | None], cut: Callable[[int, S], S | None], records: Records, task: TaskSection
+    built: Sequence[S | None],
+    cut: Callable[[int, S], S | None],
+    records: Records,
+    task: TaskSection,
+    *,
+    skip_unreadable: bool = False,
 ) -> tuple[list[S], DataReport]:
     """Keep, cut, drop or refuse, as ``task.too_long`` says, and count each.
 
@@ -65,6 +85,7 @@ def fit_samples(
             nothing is left to learn.
         records: where the samples come from, for the messages.
         task: the limit and what happens beyond it.
+        skip_unreadable: drop what would be an error, and allow that no sample is left.
 
     Raises:
         FedftError: FEDFT-3024 a sample is too long and ``too_long`` is "error", FEDFT-3025 no sample
@@ -76,9 +97,9 @@ def fit_samples(
     for index, sample in enumerate(built):
         longest = max(longest, len(sample.ids) if sample else 0)
         if sample and len(sample.ids) > task.max_length:
-            if task.too_long == "error":
+            if task.too_long == "error" and not skip_unreadable:
                 raise _too_long(records, index, len(sample.ids), task.max_length)
-            if task.too_long == "drop":
+            if task.too_long != "truncate":
                 dropped += 1
                 continue
             sample = cut(index, sample)
@@ -89,11 +110,21 @@ def fit_samples(
             samples.append(sample)
     tokens = sum(len(sample.ids) for sample in samples)
     report = DataReport(len(built), len(samples), truncated, dropped, empty, tokens, longest)
-    if not samples:
+    if not samples and not skip_unreadable:
         raise FedftError(
             Code.NO_USABLE_SAMPLES, f"no sample is left to use: {report}", hint="raise task.max_length?"
         )
     return samples, report
+
+
+Texts = TypeVar("Texts", bound=tuple[str, ...])
+
+
+def encodable(texts: Texts) -> Texts:
+    """Return texts that a tokenizer takes; a lone surrogate is a UnicodeEncodeError here, not in a batch."""
+    for text in texts:
+        text.encode()
+    return texts
 
 
 def where(records: Records, index: int) -> str:

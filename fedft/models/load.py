@@ -72,22 +72,57 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
                 load_stored(place, model, task) if model.quant != "none" else _load(place, model, task)
             )
             loaded = _with_head(loaded, missing, place, model, task)
-        tokenizer = _load_tokenizer(place, model)
     except (OSError, ValueError, RuntimeError) as error:
-        raise FedftError(
-            Code.MODEL_LOAD_FAILED,
-            f"cannot load the model {model.source}: {str(error).partition(chr(10))[0]}",
-            hint="without network, download it elsewhere and name its folder in model.source",
-        ) from error
+        raise _unloadable(model, error) from error
+    tokenizer = load_tokenizer(model)
     head = _head_names(loaded, task)
     missing = [name for name in missing if name in dict(loaded.named_parameters())]
     _fill_missing(loaded, missing, head, seed)
     loaded.requires_grad_(False)
     loaded.eval()
-    _set_padding(loaded, tokenizer)
+    if loaded.config.pad_token_id is None:
+        loaded.config.pad_token_id = tokenizer.pad_token_id
     _loads += 1
     digest = weights_digest(loaded, head)
     return BaseModel(loaded.to(device), tokenizer, digest, head, tuple(n for n in head if n == CENTER))
+
+
+def load_tokenizer(model: ModelSection) -> Tokenizer:
+    """Load a base model's tokenizer with the run's chat template; needs none of the weights.
+
+    It has a padding token, which is masked out everywhere, so the end token may serve.
+
+    Raises:
+        FedftError: FEDFT-2001 no such model, FEDFT-2002 the files or the hub failed, FEDFT-2004 no usable
+            padding or end token.
+
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            resolve_source(model.source), revision=model.revision or None
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _unloadable(model, error) from error
+    if model.chat_template:
+        tokenizer.chat_template = model.chat_template
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise FedftError(
+                Code.NO_PADDING_TOKEN, "the tokenizer has neither a padding nor an end-of-sequence token"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def _unloadable(model: ModelSection, error: Exception) -> FedftError:
+    return FedftError(
+        Code.MODEL_LOAD_FAILED,
+        f"cannot load the model {model.source}: {str(error).partition(chr(10))[0]}",
+        hint="without network, download it elsewhere and name its folder in model.source",
+    )
 
 
 def _device(model: ModelSection) -> torch.device:
@@ -148,15 +183,6 @@ def _with_head(loaded: Any, missing: list[str], place: str, model: ModelSection,
     )
 
 
-def _load_tokenizer(place: str, model: ModelSection) -> Tokenizer:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(place, revision=model.revision or None)
-    if model.chat_template:
-        tokenizer.chat_template = model.chat_template
-    return tokenizer
-
-
 def _head_names(model: Any, task: TaskSection) -> tuple[str, ...]:
     """Parameters outside the backbone; without a head of the task's own all belong to the base."""
     if not TASKS.get(task.kind).has_head:
@@ -182,16 +208,3 @@ def _fill_missing(model: nn.Module, missing: list[str], head: tuple[str, ...], s
             parameter.data.zero_()
         else:
             parameter.data.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
-
-
-def _set_padding(model: Any, tokenizer: Tokenizer) -> None:
-    """Make sure that there is a padding token: masked out everywhere, so the end token may serve."""
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise FedftError(
-                Code.NO_PADDING_TOKEN, "the tokenizer has neither a padding nor an end-of-sequence token"
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "right"
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.pad_token_id

@@ -21,6 +21,7 @@ from fedft.training.generate import greedy
 from fedft.training.metrics import Mean, Metrics, tally
 from fedft.training.task import (
     IGNORED,
+    SYNTHETIC_LENGTHS,
     Batch,
     Task,
     batches_by_length,
@@ -56,13 +57,19 @@ class CausalLM(Task[CausalSample]):
                 ("task.kind", "data.partition.kind"),
             )
 
-    def synthetic_samples(self, model: nn.Module) -> list[CausalSample]:
+    def synthetic_samples(
+        self, model: nn.Module, lengths: Sequence[int] = SYNTHETIC_LENGTHS
+    ) -> list[CausalSample]:
         """Return samples whose second half is the completion."""
-        return [CausalSample(ids, len(ids) // 2, "", "") for ids in synthetic_ids(model)]
+        return [CausalSample(ids, len(ids) // 2, "", "") for ids in synthetic_ids(model, lengths)]
 
-    def prepare(self, records: Records) -> tuple[list[CausalSample], DataReport]:
+    def prepare(
+        self, records: Records, *, skip_unreadable: bool = False
+    ) -> tuple[list[CausalSample], DataReport]:
         """See `fedft.data.causal.causal_samples`."""
-        return causal_samples(records, self._data, self._task, self._tokenizer)
+        return causal_samples(
+            records, self._data, self._task, self._tokenizer, skip_unreadable=skip_unreadable
+        )
 
     def collate(self, samples: Sequence[CausalSample]) -> Batch:
         """``input_ids``, ``attention_mask`` and ``labels``; labels are -100 where there is no loss."""

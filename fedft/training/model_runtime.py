@@ -20,6 +20,7 @@ from fedft.config.schema import TrainingSection
 from fedft.data.report import DataReport
 from fedft.errors import Code, FedftError
 from fedft.methods import Method
+from fedft.models.digest import tokenizer_digest
 from fedft.models.load import BaseModel, load_base
 from fedft.models.pooled import PooledClassifier, PooledHead
 from fedft.privacy.models.interface import privacy_model
@@ -72,6 +73,7 @@ class ModelRuntime:
         self._frame_digest = ""
         self._clients: dict[int, ClientData] = {}
         self._features = FeatureCache()
+        self._private_samples: dict[int, list[Any]] = {}
         self.records = ClientRecords(config)
 
     # -- model ---------------------------------------------------------------------------------------
@@ -80,6 +82,11 @@ class ModelRuntime:
     def base_digest(self) -> str:
         """SHA-256 of the base weights without the head."""
         return self.base.digest
+
+    @cached_property
+    def tokenizer_digest(self) -> str:
+        """SHA-256 of the rules by which text becomes tokens."""
+        return tokenizer_digest(self.base.tokenizer)
 
     @property
     def frame_is_reproducible(self) -> bool:
@@ -191,7 +198,7 @@ class ModelRuntime:
 
     def _train_head(self, client: int, stage: Stage) -> LocalReport:
         started = time.monotonic()
-        head, pooled, labels = self.head_data(client)
+        head, pooled, labels = self.head_data(client, self.client_data(client).train)
         metrics: dict[str, float] = {}
         if stage is Stage.CENTER:
             measure_center(head, pooled)
@@ -203,15 +210,17 @@ class ModelRuntime:
             }
         return LocalReport(len(pooled), metrics | {"seconds": time.monotonic() - started})
 
-    def head_data(self, client: int) -> tuple[PooledHead, Tensor, Tensor]:
+    def head_data(self, client: int, samples: Sequence[Any]) -> tuple[PooledHead, Tensor, Tensor]:
         """Return the head, a client's pooled states (n, k, d) under the adapters as they stand, and labels.
+
+        ``samples`` are what came of the client's records, the same in every call.
 
         Raises:
             FedftError: FEDFT-3033 where the model has another head, FEDFT-3031 for a client without samples
                 in a run without privacy.
 
         """
-        model, samples = self.base.model, self.client_data(client).train
+        model = self.base.model
         if not isinstance(model, PooledClassifier):
             raise FedftError(
                 Code.HEAD_NOT_POOLED,
@@ -303,6 +312,17 @@ class ModelRuntime:
             train, held_out = self._hold_out(samples, client)
             self._clients[client] = ClientData(train, held_out, report)
         return self._clients[client]
+
+    def private_samples(self, client: int) -> Sequence[Any]:
+        """Return what came of a client's records, prepared at first use; no record makes this fail.
+
+        A record that cannot be read, or that has a token which the model does not know, gives no sample.
+        """
+        if client not in self._private_samples:
+            samples, _ = self.task.prepare(self.records.of(client), skip_unreadable=True)
+            known = self.base.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+            self._private_samples[client] = [sample for sample in samples if max(sample.ids) < known]
+        return self._private_samples[client]
 
     def pooled(self) -> list[Any]:
         """Return all clients' training samples together."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -18,7 +18,7 @@ from fedft.training.task import Task, batches_by_length, device_of, to_device
 def train_private(
     model: nn.Module,
     task: Task[Any],
-    samples: Sequence[Any],
+    samples: Callable[[], Sequence[Any]],
     section: TrainingSection,
     rounds: PrivateRounds,
     *,
@@ -32,14 +32,15 @@ def train_private(
     """Train parameters in place for one round, privately; nothing else about the samples comes out.
 
     Guarantee: what the parameters are afterwards is a release whose cost is ``rounds.event()``, for one
-    record that is replaced by one that gives no sample. The event must be charged before this is called.
+    record that is replaced by one that gives no sample. ``samples`` is called once, when everything that can
+    be tried on made-up samples has passed; the event must be charged before it returns.
     The noise and the choice of batches come from a secure source, so two calls never agree.
 
     Args:
         model: the model with its adapters attached; only the given parameters change.
         task: gives batches and losses.
-        samples: what came of the client's records. The sampler draws from the records, so a record that was
-            dropped holds a place that contributes nothing, and nothing depends on how many there are.
+        samples: gives what came of the client's records. The sampler draws from the records, so a record
+            that was dropped holds a place that contributes nothing, whatever their number.
         section: batch and micro-batch size, learning rates, schedule.
         rounds: sampler, steps and noise.
         max_grad_norm: L2 bound of one sample's gradient over all parameters.
@@ -69,9 +70,10 @@ def train_private(
     device = device_of(model)
     with step_of_one as private:
         private.check(to_device(task.collate(probe), device))
+        revealed = samples()
         for step, indices in enumerate(rounds.sampler.batches(rounds.steps)):
             set_rates(optimizer, peaks, section, first_step + step, total_steps or rounds.steps)
-            drawn = [samples[index] for index in indices.tolist() if index < len(samples)]
+            drawn = [revealed[index] for index in indices.tolist() if index < len(revealed)]
             for chunk in batches_by_length(drawn, section.micro_batch_size or max(len(drawn), 1)):
                 private.accumulate(to_device(task.collate(chunk), device))
             private.step()

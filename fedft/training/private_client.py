@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
 from fedft.codecs import Manifest
+from fedft.errors import Code, FedftError
 from fedft.privacy.mechanisms.sketch import SketchPlan
 from fedft.tensors import Arrays
 from fedft.training.head_stage import measure_center_private, train_head_private
@@ -11,32 +17,40 @@ from fedft.training.private import train_private
 from fedft.training.private_schedule import PrivateRounds
 from fedft.training.sketch import sketch_client, sketch_manifest, sketch_plan
 from fedft.training.stages import Stage, all_rounds, stage_of
+from fedft.training.task import device_of, to_device
+
+Samples = Callable[[], Sequence[Any]]
+"""Charges a round and gives the client's samples; called once, after every check on made-up ones."""
 
 
-def train_client(runtime: ModelRuntime, client: int, rounds: PrivateRounds, *, round_number: int) -> None:
-    """Train one client privately for one round from the loaded state; charge the round before.
+def train_client(
+    runtime: ModelRuntime, client: int, samples: Samples, rounds: PrivateRounds, *, round_number: int
+) -> None:
+    """Train one client privately for one round from the loaded state.
 
     ``rounds`` are those of as many records as the client has, and of the round's stage. Nothing but the
     runtime's state comes out.
     """
     stage = stage_of(runtime.config, round_number)
     if stage is Stage.ALL:
-        _train_all(runtime, client, rounds, round_number - runtime.config.head.rounds)
+        _train_all(runtime, samples, rounds, round_number - runtime.config.head.rounds)
         return
-    head, pooled, labels = runtime.head_data(client)
+    _try_longest(runtime)
+    head, pooled, labels = runtime.head_data(client, samples())
     if stage is Stage.CENTER:
         measure_center_private(head, pooled, rounds)
     else:
         train_head_private(head, pooled, labels, runtime.config.head, rounds)
 
 
-def _train_all(runtime: ModelRuntime, client: int, rounds: PrivateRounds, number: int) -> None:
+def _train_all(runtime: ModelRuntime, samples: Samples, rounds: PrivateRounds, number: int) -> None:
     config, base = runtime.config, runtime.base
+    _try_longest(runtime)
     head, matrices = runtime.trainable()
     train_private(
         base.model,
         runtime.task,
-        runtime.client_data(client).train,
+        samples,
         config.training,
         rounds,
         max_grad_norm=config.privacy.max_grad_norm,
@@ -53,13 +67,14 @@ def plan_of(runtime: ModelRuntime) -> SketchPlan:
     return sketch_plan(runtime.config, runtime.target_shapes())
 
 
-def sketch_of(runtime: ModelRuntime, client: int, rounds: PrivateRounds) -> tuple[Arrays, Manifest]:
-    """Return one client's noised sketch and its manifest; charge it before."""
+def sketch_of(runtime: ModelRuntime, samples: Samples, rounds: PrivateRounds) -> tuple[Arrays, Manifest]:
+    """Return one client's noised sketch and its manifest."""
     config, base, plan = runtime.config, runtime.base, plan_of(runtime)
+    _try_longest(runtime)
     arrays = sketch_client(
         base.model,
         runtime.task,
-        runtime.client_data(client).train,
+        samples,
         rounds,
         plan,
         max_norm=config.privacy.sketch_max_norm,
@@ -67,3 +82,25 @@ def sketch_of(runtime: ModelRuntime, client: int, rounds: PrivateRounds) -> tupl
         probe=runtime.task.synthetic_samples(base.model),
     )
     return arrays, sketch_manifest(plan)
+
+
+def _try_longest(runtime: ModelRuntime) -> None:
+    """Run a made-up sample of the greatest length forward, so that no long record is what fails later.
+
+    Raises:
+        FedftError: FEDFT-2007 where the model takes no sample of ``task.max_length`` tokens.
+
+    """
+    config, base, task = runtime.config, runtime.base, runtime.task
+    longest = task.synthetic_samples(base.model, (config.task.max_length,))
+    try:
+        with torch.no_grad():
+            task.per_sample_loss(base.model, to_device(task.collate(longest), device_of(base.model)))
+    except torch.OutOfMemoryError:
+        raise
+    except (IndexError, RuntimeError) as error:
+        raise FedftError(
+            Code.SAMPLE_TOO_LONG_FOR_MODEL,
+            f"the model takes no sample of task.max_length {config.task.max_length} tokens: {error}",
+            hint="lower task.max_length to what the model was made for",
+        ) from error

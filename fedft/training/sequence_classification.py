@@ -17,7 +17,16 @@ from fedft.data.report import DataReport
 from fedft.data.samples import ClassSample
 from fedft.training.evaluate import evaluating
 from fedft.training.metrics import Mean, Metrics, tally
-from fedft.training.task import Batch, Task, batches_by_length, device_of, pad, synthetic_ids, to_device
+from fedft.training.task import (
+    SYNTHETIC_LENGTHS,
+    Batch,
+    Task,
+    batches_by_length,
+    device_of,
+    pad,
+    synthetic_ids,
+    to_device,
+)
 
 
 class SequenceClassification(Task[ClassSample]):
@@ -54,17 +63,23 @@ class SequenceClassification(Task[ClassSample]):
                 ("task.kind",),
             )
 
-    def synthetic_samples(self, model: nn.Module) -> list[ClassSample]:
+    def synthetic_samples(
+        self, model: nn.Module, lengths: Sequence[int] = SYNTHETIC_LENGTHS
+    ) -> list[ClassSample]:
         """Return samples of every class in turn."""
         typed = "token_type_ids" in self._tokenizer.model_input_names
         return [
             ClassSample(ids, (0,) * len(ids) if typed else (), index % len(self._task.labels), "")
-            for index, ids in enumerate(synthetic_ids(model))
+            for index, ids in enumerate(synthetic_ids(model, lengths))
         ]
 
-    def prepare(self, records: Records) -> tuple[list[ClassSample], DataReport]:
+    def prepare(
+        self, records: Records, *, skip_unreadable: bool = False
+    ) -> tuple[list[ClassSample], DataReport]:
         """See `fedft.data.classes.class_samples`."""
-        return class_samples(records, self._data, self._task, self._tokenizer)
+        return class_samples(
+            records, self._data, self._task, self._tokenizer, skip_unreadable=skip_unreadable
+        )
 
     def collate(self, samples: Sequence[ClassSample]) -> Batch:
         """``input_ids``, ``attention_mask``, ``labels`` of shape (batch,), and ``token_type_ids`` if used."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def sketch_manifest(plan: SketchPlan) -> Manifest:
 def sketch_client(
     model: nn.Module,
     task: Task[Any],
-    samples: Sequence[Any],
+    samples: Callable[[], Sequence[Any]],
     rounds: PrivateRounds,
     plan: SketchPlan,
     *,
@@ -49,12 +49,13 @@ def sketch_client(
     """Return one client's noised mean sketch, named and float32.
 
     Guarantee: one release whose cost is ``rounds.event()``, for one record that is replaced by one that
-    gives no sample. The event must be charged before this is called.
+    gives no sample. ``samples`` is called once, when everything has been tried on made-up samples; the event
+    must be charged before it returns.
 
     Args:
         model: the frozen base without adapters.
         task: gives batches and losses.
-        samples: what came of the client's records, as in ``train_private``.
+        samples: gives what came of the client's records, as in ``train_private``.
         rounds: draws the one batch.
         plan: what to sketch.
         max_norm: L2 bound of one sample's sketch over all layers.
@@ -66,28 +67,25 @@ def sketch_client(
 
     """
 
-    def mechanism(denominator: float) -> GaussianMechanism:
-        return GaussianMechanism(
-            plan.dimension,
-            max_norm=max_norm,
-            noise_multiplier=rounds.noise_multiplier,
-            denominator=denominator,
-        )
-
     device = device_of(model)
-    private_sketch(
-        model, task.per_sample_loss, [to_device(task.collate(probe), device)], plan, mechanism(1.0)
+    mechanism = GaussianMechanism(
+        plan.dimension,
+        max_norm=max_norm,
+        noise_multiplier=rounds.noise_multiplier,
+        denominator=rounds.sampler.expected_batch,
     )
-    (indices,) = rounds.sampler.batches(1)
-    drawn = [samples[index] for index in indices.tolist() if index < len(samples)]
 
     def batches() -> Iterator[Batch]:
+        revealed = samples()
+        (indices,) = rounds.sampler.batches(1)
+        drawn = [revealed[index] for index in indices.tolist() if index < len(revealed)]
         for chunk in batches_by_length(drawn, micro_batch):
             yield to_device(task.collate(chunk), device)
 
-    release = mechanism(rounds.sampler.expected_batch)
-    flat = private_sketch(model, task.per_sample_loss, batches(), plan, release)
-    return _named(plan, flat)
+    made_up = to_device(task.collate(probe), device)
+    return _named(
+        plan, private_sketch(model, task.per_sample_loss, batches(), plan, mechanism, probe=made_up)
+    )
 
 
 def sketched_frames(plan: SketchPlan, mean: Arrays, *, rank: int, scale: float) -> FrameSet:

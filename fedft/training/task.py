@@ -23,7 +23,7 @@ Batch = dict[str, Tensor]
 IGNORED = -100
 """The label of a position without loss."""
 
-_SYNTHETIC_LENGTHS = (7, 4, 5)
+SYNTHETIC_LENGTHS = (7, 4, 5)
 
 
 class Sample(Protocol):
@@ -86,12 +86,16 @@ class Task(ABC, Generic[S]):
         yield from ()
 
     @abstractmethod
-    def synthetic_samples(self, model: nn.Module) -> list[S]:
-        """Return a few samples of random tokens, of several lengths, that tell of no record."""
+    def synthetic_samples(self, model: nn.Module, lengths: Sequence[int] = SYNTHETIC_LENGTHS) -> list[S]:
+        """Return samples of random tokens, of these lengths, that tell of no record."""
 
     @abstractmethod
-    def prepare(self, records: Records) -> tuple[list[S], DataReport]:
-        """Samples of the records, and an account of those that were cut or left out."""
+    def prepare(self, records: Records, *, skip_unreadable: bool = False) -> tuple[list[S], DataReport]:
+        """Samples of the records, and an account of those that were cut or left out.
+
+        With ``skip_unreadable`` a record that cannot be read gives no sample, and none is an error: what a
+        private client does must not depend on any record.
+        """
 
     @abstractmethod
     def collate(self, samples: Sequence[S]) -> Batch:
@@ -113,11 +117,11 @@ def make_task(config: RunConfig, tokenizer: Tokenizer) -> Task[Any]:
     return TASKS.get(config.task.kind)(config.task, config.data, tokenizer)
 
 
-def synthetic_ids(model: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Yield rows of random token ids of a model, of several lengths."""
+def synthetic_ids(model: nn.Module, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Yield rows of random token ids of a model, of these lengths."""
     generator = torch.Generator().manual_seed(0)
     words = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    for length in _SYNTHETIC_LENGTHS:
+    for length in lengths:
         yield tuple(torch.randint(words, (length,), generator=generator).tolist())
 
 

@@ -86,11 +86,10 @@ def test_the_plan_for_a_site_counts_what_it_has_spent(tmp_path: Path, site: Path
     tiny_config(tmp_path)
     ledger("init", site=site)
     book = Ledger(tmp_path / "state" / "ledger.sqlite")
-    fingerprint, _ = book.bindings()["notes"]
     arguments = ["privacy", "plan", str(tmp_path / "run.toml"), *PRIVATE, "--epsilon", "5", "--batch", "4"]
     options = ["--parameters", "9", "--site", str(site), "--json"]
     before = json.loads(run(*arguments, *options).stdout)
-    book.charge("notes", fingerprint, PrivacyEvent(1.0, 0.1, 20), Budget(10, 1e-3), run="old", round_number=1)
+    book.charge("notes", PrivacyEvent(1.0, 0.1, 20), Budget(10, 1e-3), run="old", round_number=1)
     after = json.loads(run(*arguments, *options).stdout)
 
     assert before["examples"] == 60
@@ -162,11 +161,8 @@ def test_a_ledger_from_its_making_to_its_export(tmp_path: Path, site: Path) -> N
     assert (made["dataset"], made["records"]) == ("notes", 60)
     assert ledger("init", site=site) == made
     book = Ledger(tmp_path / "state" / "ledger.sqlite")
-    fingerprint, _ = book.bindings()["notes"]
     for number in (1, 2):
-        book.charge(
-            "notes", fingerprint, PrivacyEvent(2.0, 0.1, 5), Budget(8, 1e-6), run="run-7", round_number=number
-        )
+        book.charge("notes", PrivacyEvent(2.0, 0.1, 5), Budget(8, 1e-6), run="run-7", round_number=number)
 
     (shown,) = ledger("show", site=site)["datasets"]
     assert shown["epsilon"] == book.claim("notes", 1e-6).epsilon > 0

@@ -66,7 +66,6 @@ def spend(state: Path, run_id: str, client: str, rounds: int, config: Any) -> No
     for number in range(rounds):
         book.charge(
             "train",
-            fingerprint,
             plan.event(),
             enforcer.policy.budget("train"),
             run="old",

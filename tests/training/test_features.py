@@ -194,4 +194,4 @@ def test_a_head_that_the_checkpoint_brings_cannot_be_trained_alone(
     runtime = ModelRuntime(load_config("demo", overrides | HEAD_FIRST))
     runtime.attach(runtime.build_frames())
     with pytest.raises(FedftError, match="FEDFT-3033"):
-        runtime.head_data(0)
+        runtime.head_data(0, runtime.client_data(0).train)

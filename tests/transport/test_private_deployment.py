@@ -40,6 +40,8 @@ def give_policy(deployment: Deployment, name: str, epsilon: float, run: Path) ->
     text = text.replace("identities = []", 'identities = ["localhost"]')
     site.with_name("policy.toml").write_text(text)
     site.write_text(site.read_text() + FILES)
+    pinned = fedft("client", "pin", run, "-c", site, "--yes", "--set", "data.partition.clients=2")
+    assert pinned.exit_code == 0, pinned.output
     made = fedft("privacy", "ledger", "init", "-c", site, "--run", run, "--set", "data.partition.clients=2")
     assert made.exit_code == 0, made.output
 

@@ -60,6 +60,7 @@ class Daemon:
             self._worker,
             self._journal,
             self._status,
+            self._stop,
             signing_key=keys.load_signing_key(self.site.path(self.site.identity.signing_key)),
             server_key=keys.parse_public_signing_key(
                 keys.read_file(self.site.path(self.site.server.signing_key))

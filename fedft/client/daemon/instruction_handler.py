@@ -16,6 +16,7 @@ from fedft.client.daemon.worker_supervisor import WorkerProcess
 from fedft.client.site.config import SiteConfig
 from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.errors import Code, FedftError, Kind
+from fedft.privacy.site.disclosure import withheld
 from fedft.transport.client import LinkClient, Work
 from fedft.transport.transfer import keep_newest
 from fedft.wire import (
@@ -32,6 +33,8 @@ from fedft.wire import (
     seal,
 )
 
+_OF_THE_WORK = (Code.WORKER_DIED, Code.WORKER_TIMED_OUT, Code.DAEMON_FAILED)
+"""How much memory and time a round takes may depend on the records."""
 _log = logging.getLogger("fedft.client")
 _LARGEST = 2**31 - 1
 _KEPT = 2
@@ -45,6 +48,10 @@ class InstructionHandler:
     An instruction that the journal has a reply to is answered from there. A new reply is written to the
     journal before it leaves. Whatever fails here is declined with its code, so that the round need not
     wait for the deadline.
+
+    At a site with a privacy ledger a reply leaves after a whole number of ``limits.answer_quantum_seconds``
+    since its work began, and a worker that ends is not told apart from other failures: how long a round takes
+    and how much memory it needs depend on the records.
     """
 
     def __init__(
@@ -54,12 +61,14 @@ class InstructionHandler:
         worker: WorkerProcess,
         journal: ReplyJournal,
         status: StatusFile,
+        stop: threading.Event,
         *,
         signing_key: Ed25519PrivateKey,
         server_key: Ed25519PublicKey,
     ) -> None:
         self._site, self._link, self._worker = site, link, worker
-        self._journal, self._status = journal, status
+        self._journal, self._status, self._stop = journal, status, stop
+        self._quantum = site.limits.answer_quantum_seconds if site.privacy.ledger else 0.0
         self._key, self._server_key = signing_key, server_key
         self._cache = site.path(site.cache)
         self._lock = threading.Lock()
@@ -84,8 +93,11 @@ class InstructionHandler:
         if work.remaining <= 0 or work.message_id in self._withdrawn:
             self._withdrawn.pop(work.message_id, None)
             return
+        begun = time.monotonic()
         try:
-            self._link.upload(work.message_id, self._answer(work), max(work.remaining, 1.0))
+            reply = self._answer(work)
+            self._wait(begun)
+            self._link.upload(work.message_id, reply, max(work.remaining, 1.0))
             self._status.add("answered")
         except FedftError as error:
             _log.warning("instruction %s of group %s: %s", work.message_type, work.group, error)
@@ -94,6 +106,10 @@ class InstructionHandler:
             self._status.update(
                 phase="waiting", worker_pid=self._worker.pid, worker_starts=self._worker.starts
             )
+
+    def _wait(self, begun: float) -> None:
+        if self._quantum:
+            self._stop.wait(self._quantum - (time.monotonic() - begun) % self._quantum)
 
     def _answer(self, work: Work) -> bytes:
         """Return the signed reply, a refusal if need be; raises when nobody waits for one."""
@@ -146,16 +162,17 @@ class InstructionHandler:
 
     def _refusal(self, error: FedftError, about: RoundRef) -> bytes:
         self._declined(error, about)
-        words = f"{error.message} {error.hint}".strip()[:2000]
-        refusal = Refusal(about, error.code, words, self._site.name)
+        told = withheld() if self._site.privacy.ledger and error.code in _OF_THE_WORK else error
+        words = f"{told.message} {told.hint}".strip()[:2000]
+        refusal = Refusal(about, told.code, words, self._site.name)
         return seal(encode_reply(refusal), self._key)
 
     def _declined(self, error: FedftError, about: RoundRef) -> None:
         _log.warning("round %d declined: %s", about.round, error)
         self._status.error(error)
         self._status.add("declined")
-        if error.code is Code.OUT_OF_MEMORY:
-            self._worker.end()  # what it still holds of the memory comes back with its end alone
+        if error.code in (Code.OUT_OF_MEMORY, Code.ROUND_WITHHELD):
+            self._worker.end()  # what it may still hold of the memory comes back with its end alone
             self._worker.start()
 
     def _ask(self, work: Work, path: Path) -> bytes:

@@ -61,6 +61,7 @@ def _checks(site: SiteConfig, *, model: bool) -> Iterator[tuple[str, Callable[[S
         yield "model", _model
     if site.privacy.policy:
         yield "policy", _policy
+        yield "pinned", _pinned
     if site.privacy.ledger:
         yield "ledger", _ledger
 
@@ -164,6 +165,16 @@ def _policy(site: SiteConfig) -> str:
     policy = load_policy(site.path(site.privacy.policy))
     budget = policy.budget(site.privacy.dataset)
     return f"{site.privacy.dataset}: epsilon {budget.epsilon:g} at delta {budget.delta:g}"
+
+
+def _pinned(site: SiteConfig) -> str:
+    if site.pinned is None:
+        raise FedftError(
+            Code.NOT_PINNED,
+            "this site has not agreed to how its records are read",
+            hint="fedft client pin RUN.toml",
+        )
+    return f"{site.pinned.task}, {site.pinned.dtype}, tokenizer {site.pinned.tokenizer[:16]}…"
 
 
 def _ledger(site: SiteConfig) -> str:

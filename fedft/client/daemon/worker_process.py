@@ -58,10 +58,12 @@ def _listen(channel: socket.socket, requests: queue.SimpleQueue[dict[str, Any]])
 def _serve(client_app: Any, request: dict[str, Any], site: str) -> dict[str, Any]:
     from flwr.app import Context, RecordDict
 
+    from fedft.client.site.config import load_site
+    from fedft.client.site.identity import authenticated_server
     from fedft.transport.flower_records import pack, unpack
 
     envelope = Path(request["instruction"]).read_bytes()
-    node_config: Any = {"site": site}
+    node_config: Any = {"site": site, "server": authenticated_server(load_site(Path(site)))}
     context = Context(run_id=1, node_id=NODE, node_config=node_config, state=RecordDict(), run_config={})
     start = time.monotonic()
     reply = client_app(_message(pack(envelope), request), context)

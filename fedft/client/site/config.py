@@ -9,6 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from fedft.client.site.pinned import Pinned
 from fedft.config.named import Section
 from fedft.config.schema import FieldsSection, Names, RunConfig
 from fedft.errors import Code, FedftError
@@ -57,6 +58,9 @@ class SiteDataSection(Section):
     )
     partition: int = Field(-1, ge=-1, description="this site's part of the run's own records; -1: none")
     partitions: int = Field(0, ge=0, description="into how many parts the run's records are cut")
+    sources: Names = Field(
+        ("demo",), description="records of a run that a part may be taken of; nothing else is read"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -83,6 +87,12 @@ class LimitsSection(Section):
     grace_seconds: float = Field(
         30.0, ge=0, description="a worker still busy so long after its deadline ends"
     )
+    answer_quantum_seconds: float = Field(
+        5.0,
+        ge=0,
+        le=600,
+        description="a site with a privacy ledger answers after a multiple of this; 0: at once",
+    )
 
 
 class SiteConfig(Section):
@@ -94,6 +104,7 @@ class SiteConfig(Section):
     identity: IdentitySection = IdentitySection()
     model: SiteModelSection = SiteModelSection()
     privacy: PrivacyFiles = PrivacyFiles()
+    pinned: Pinned | None = Field(None, description="how records are read; what a run asks must be the same")
     limits: LimitsSection = LimitsSection()
     state: str = Field("state", description="ledger, journal, residuals, status: what must not be lost")
     cache: str = Field("cache", description="folder of what can be fetched again")
@@ -126,7 +137,7 @@ class SiteConfig(Section):
 
     def _data(self, config: RunConfig) -> object:
         if not self.data.train:
-            return config.data
+            return self._part(config)
         local = Path(self.data.train).expanduser()
         found = "*" in self.data.train or (self.folder / local).exists()
         whole = config.data.partition.model_copy(update={"kind": "iid", "clients": 1})
@@ -139,6 +150,15 @@ class SiteConfig(Section):
                 "partition": whole,
             }
         )
+
+    def _part(self, config: RunConfig) -> object:
+        if config.data.train not in self.data.sources:
+            raise FedftError(
+                Code.RECORDS_NOT_LISTED,
+                f"the run's records are {config.data.train}, this site reads {', '.join(self.data.sources)}",
+                hint="the site's operator can list it in data.sources of site.toml",
+            )
+        return config.data
 
 
 def load_site(path: Path) -> SiteConfig:

@@ -8,13 +8,14 @@ from pathlib import Path
 from fedft.client.site.config import SiteConfig
 from fedft.client.site.folders import checked_name
 from fedft.client.site.identity import ClientIdentity
+from fedft.client.site.pinned import Pinned
 from fedft.codecs import codec_from_spec
 from fedft.config import RunConfig
 from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import COARSE, pld_epsilon
 from fedft.privacy.accounting.events import PrivacyEvent
 from fedft.privacy.models.interface import privacy_model
-from fedft.privacy.site.ledger import Ledger, Receipt, open_or_enrol
+from fedft.privacy.site.ledger import Ledger, open_or_enrol
 from fedft.privacy.site.policy import (
     ANY,
     DatasetRule,
@@ -48,6 +49,7 @@ class PolicyEnforcer:
         server: the identity that the client has authenticated.
         ledger: None at a site whose ``site.toml`` names none.
         simulated: whether the ledger may be made here.
+        pinned: how the site's records are read; None if it has not agreed to any way.
 
     """
 
@@ -56,22 +58,22 @@ class PolicyEnforcer:
     server: str
     ledger: Path | None
     simulated: bool
+    pinned: Pinned | None = None
 
     @classmethod
     def of(cls, identity: ClientIdentity, config: RunConfig, run_id: str) -> PolicyEnforcer:
         """Read a client's policy; FEDFT-8301 when its policy cannot be used."""
         if identity.site is not None:
-            return cls._of_site(identity.site)
+            return cls._of_site(identity.site, identity.server)
         ledgers = identity.folders.state / "ledgers"
         folder = ledgers / checked_name(run_id) / checked_name(identity.client)
         return cls(_simulated_policy(config), _SIMULATED, "simulation", folder / "ledger.sqlite", True)
 
     @classmethod
-    def _of_site(cls, site: SiteConfig) -> PolicyEnforcer:
+    def _of_site(cls, site: SiteConfig, server: str) -> PolicyEnforcer:
         files = site.privacy
         policy = load_policy(site.path(files.policy)) if files.policy else None
-        server = site.server.address.rpartition(":")[0]
-        return cls(policy, files.dataset, server, site.ledger, False)
+        return cls(policy, files.dataset, server, site.ledger, False, site.pinned)
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -83,7 +85,8 @@ class PolicyEnforcer:
 
         Raises:
             PolicyViolationError: FEDFT-8300, 8302 to 8312.
-            FedftError: FEDFT-8313 (a private run and no policy), FEDFT-8321 (metrics of private data).
+            FedftError: FEDFT-8313 (a private run and no policy), FEDFT-8321 (metrics of private data),
+                FEDFT-8326 and 8327 (records would be read as the site has not agreed to).
 
         """
         private = privacy_model(runtime.config).charged_at_client
@@ -102,38 +105,81 @@ class PolicyEnforcer:
                 "this site has no policy and takes part in no private run",
                 hint="name a policy and a ledger in the [privacy] section of site.toml",
             )
+        self._check_pins(runtime)
 
-    def charge(
-        self, runtime: ModelRuntime, identity: ClientIdentity, instruction: Instruction, event: PrivacyEvent
-    ) -> tuple[Receipt, float]:
-        """Write a release's cost down and return the receipt, and the run's ε so far at the run's δ.
+    def _check_pins(self, runtime: ModelRuntime) -> None:
+        if self.pinned is not None:
+            self.pinned.require(Pinned.of(runtime.config, runtime.tokenizer_digest))
+        elif privacy_model(runtime.config).charged_at_client and not self.simulated:
+            raise FedftError(
+                Code.NOT_PINNED,
+                "this site has not agreed to how its records are read, and the run is private",
+                hint="at the site: fedft client pin RUN.toml",
+            )
 
-        What was charged stays charged, whatever becomes of the round.
+    def examples(self, runtime: ModelRuntime, client: int) -> int:
+        """Return how many records a round draws from; at a site as enrolled, without a look at them.
 
         Raises:
-            FedftError: FEDFT-8201 to 8208 (the ledger, or the budget does not cover the round).
+            FedftError: FEDFT-8201 to 8205, 8208 (the ledger).
 
         """
-        if self.policy is None or self.ledger is None:
+        if self.simulated:
+            return runtime.records.count(client)
+        bound = self._ledger().bindings()
+        if self.dataset not in bound:
+            raise FedftError(
+                Code.DATASET_NOT_ENROLLED,
+                f"the ledger knows no data set {self.dataset!r}",
+                hint="at the site: fedft privacy ledger init",
+            )
+        _, examples = bound[self.dataset]
+        own = runtime.config.data.partition.clients == 1
+        return min(examples, runtime.config.data.max_train or examples) if own else examples
+
+    def require_data(self, runtime: ModelRuntime, client: int) -> None:
+        """Refuse records other than those that the ledger is bound to.
+
+        Raises:
+            FedftError: FEDFT-8206, and what reading raises; nothing of it may leave the site.
+
+        """
+        if not self.simulated:
+            fingerprint, _ = runtime.records.fingerprint(client)
+            self._ledger().require(self.dataset, fingerprint)
+
+    def charge(
+        self,
+        runtime: ModelRuntime,
+        client: int,
+        instruction: Instruction,
+        event: PrivacyEvent,
+        release: str,
+    ) -> float:
+        """Write a release's cost down and return the run's ε so far at the run's δ.
+
+        What was charged stays charged, whatever becomes of the round. At a site no record is read.
+
+        Raises:
+            FedftError: FEDFT-8201 to 8210 (the ledger, or the budget does not cover the round).
+
+        """
+        if self.policy is None:
+            raise FedftError(Code.POLICY_MISSING, "this site has no policy")
+        if self.simulated and self.ledger is not None:
+            open_or_enrol(self.ledger, self.dataset, *runtime.records.fingerprint(client))
+        ledger, run = self._ledger(), instruction.round.run_id
+        budget, number = self.policy.budget(self.dataset), instruction.round.round
+        ledger.charge(self.dataset, event, budget, run=run, round_number=number, release=release)
+        spent = ledger.events_of_run(self.dataset, run)
+        return pld_epsilon(spent, runtime.config.privacy.delta, interval=COARSE)
+
+    def _ledger(self) -> Ledger:
+        if self.ledger is None:
             raise FedftError(
                 Code.LEDGER_NOT_FOUND, "site.toml names no privacy ledger", hint="fedft privacy ledger init"
             )
-        fingerprint, examples = runtime.records.fingerprint(identity.partition)
-        if self.simulated:
-            ledger = open_or_enrol(self.ledger, self.dataset, fingerprint, examples)
-        else:
-            ledger = Ledger(self.ledger)
-        run = instruction.round.run_id
-        receipt = ledger.charge(
-            self.dataset,
-            fingerprint,
-            event,
-            self.policy.budget(self.dataset),
-            run=run,
-            round_number=instruction.round.round,
-        )
-        spent = ledger.events_of_run(self.dataset, run)
-        return receipt, pld_epsilon(spent, runtime.config.privacy.delta, interval=COARSE)
+        return Ledger(self.ledger)
 
     def _asked(
         self, runtime: ModelRuntime, instruction: Instruction, metrics: tuple[str, ...]
@@ -154,10 +200,13 @@ class PolicyEnforcer:
         )
 
 
-def refuse_private_frame(config: RunConfig, frame: bytes) -> None:
-    """Refuse to compute a frame from gradients here: its digest would leave, unaccounted for (FEDFT-8322)."""
+def refuse_private_frame(config: RunConfig, frame: bytes, *, deployed: bool) -> None:
+    """Refuse to compute a frame from gradients here: its digest would leave, unaccounted for (FEDFT-8322).
+
+    A deployed site never does: the records would be read from where the server says.
+    """
     facts = METHODS.get(config.method).frame_facts(config)
-    if privacy_model(config).charged_at_client and not frame and facts.reads_data:
+    if (deployed or privacy_model(config).charged_at_client) and not frame and facts.reads_data:
         raise FedftError(
             Code.PRIVATE_FRAME,
             f"the server sends no {facts.name} frame; one from gradients here would leak",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,19 +12,28 @@ from fedft.client.site.folders import ClientFolders
 from fedft.config import RunConfig
 from fedft.errors import Code, FedftError
 
+NO_SERVER = "flower"
+
 
 @dataclass(frozen=True)
 class ClientIdentity:
-    """Part ``partition`` of ``partitions`` of the training data; a site's own data is part 0 of 1."""
+    """Part ``partition`` of ``partitions`` of the training data; a site's own data is part 0 of 1.
+
+    ``server`` is the identity of the server whose signature the instruction carries. Flower's SuperNode
+    verifies none, so that only a policy that allows `NO_SERVER`, or any, lets a site take part there.
+    """
 
     partition: int
     partitions: int
     site: SiteConfig | None = None
     folders: ClientFolders = field(default_factory=ClientFolders.of_user)
+    server: str = NO_SERVER
 
     @classmethod
     def of(cls, node_config: Mapping[str, object], folders: ClientFolders | None = None) -> ClientIdentity:
         """Read Flower's node configuration: ``site``, the path of a site's configuration, or a partition.
+
+        The daemon adds ``server``, whose signature it has verified.
 
         Args:
             node_config: of the node that answers.
@@ -36,7 +45,8 @@ class ClientIdentity:
         """
         site = node_config.get("site")
         if isinstance(site, str):
-            return _of_site(Path(site))
+            server = node_config.get("server")
+            return replace(_of_site(Path(site)), server=server if isinstance(server, str) else NO_SERVER)
         partition, partitions = node_config.get("partition-id"), node_config.get("num-partitions")
         if (
             not isinstance(partition, int)
@@ -58,6 +68,11 @@ class ClientIdentity:
     def localise(self, config: RunConfig) -> RunConfig:
         """Return the run's configuration as it holds here: a site has its own data and model path."""
         return config if self.site is None else self.site.localise(config)
+
+
+def authenticated_server(site: SiteConfig) -> str:
+    """Return the name of the server whose signature a site's daemon verifies: the host of its address."""
+    return site.server.address.rpartition(":")[0]
 
 
 @lru_cache(maxsize=16)

@@ -10,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from fedft.client.site.config import load_site
+from fedft.config import RunConfig
 from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity.documents import ServerBundle
@@ -29,10 +30,13 @@ def join_site(
     partition: str = "",
     model: str = "",
     budget: tuple[float, float] | None = None,
+    run: RunConfig | None = None,
 ) -> Path:
     """Make keys, an enrolment request and ``site.toml`` in a new folder; return the request's path.
 
-    With a budget (ε, δ) there is a ``policy.toml`` too: private runs of this server alone, within the budget.
+    With a run, a site that has a part of its records may read them; how records are read is pinned
+    afterwards (`fedft.client.site.pinning`). With a budget (ε, δ) there is a ``policy.toml`` too: private
+    runs of this server alone, within the budget.
 
     Raises:
         FedftError: FEDFT-7050 when data or partition are not usable, FEDFT-7051 when the folder is not
@@ -44,7 +48,7 @@ def join_site(
     table: dict[str, Any] = {
         "name": name,
         "server": {"address": server.link_address},
-        "data": _data(train, partition),
+        "data": _data(train, partition, run),
     }
     if model:
         table["model"] = {"source": _absolute(model)}
@@ -74,7 +78,7 @@ def _policy(server: ServerBundle, epsilon: float, delta: float) -> dict[str, Any
     }
 
 
-def _data(train: str, partition: str) -> dict[str, Any]:
+def _data(train: str, partition: str, run: RunConfig | None) -> dict[str, Any]:
     match = re.fullmatch(r"(\d+)/(\d+)", partition)
     if bool(train) == bool(partition) or (partition and not match):
         raise FedftError(
@@ -83,7 +87,8 @@ def _data(train: str, partition: str) -> dict[str, Any]:
             hint="give --train FILE, or --partition 0/3 to try a run out",
         )
     if match:
-        return {"partition": int(match[1]), "partitions": int(match[2])}
+        listed = {} if run is None else {"sources": [run.data.train]}
+        return {"partition": int(match[1]), "partitions": int(match[2]), **listed}
     return {"train": _absolute(train)}
 
 

@@ -18,7 +18,7 @@ def load_global_state(context: InstructionContext, states: StateCache) -> Arrays
 
     """
     runtime, instruction, frame = context.runtime, context.instruction, context.setup.frame
-    refuse_private_frame(runtime.config, frame)
+    refuse_private_frame(runtime.config, frame, deployed=context.identity.site is not None)
     runtime.attach_once(frame, instruction.model.frame_digest)
     context.require_base()
     state = states.of(instruction, runtime.manifest, runtime.method)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedft.client.worker.context import InstructionContext
+from fedft.client.worker.private_round import greet_privately
 from fedft.codecs import codec_versions
 from fedft.privacy.models.interface import privacy_model
 from fedft.wire import WIRE_VERSION, Hello
@@ -14,6 +15,9 @@ class HelloHandler:
     def answer(self, context: InstructionContext) -> Hello:
         """Return the greeting; a private client does not say how many of its records are of use."""
         runtime, identity = context.runtime, context.identity
-        private = privacy_model(runtime.config).charged_at_client
-        examples = 0 if private else len(runtime.client_data(identity.partition).train)
+        examples = 0
+        if privacy_model(runtime.config).charged_at_client:
+            greet_privately(runtime, identity, context.enforcer)
+        else:
+            examples = len(runtime.client_data(identity.partition).train)
         return Hello(identity.client, runtime.base_digest, examples, WIRE_VERSION, codec_versions())

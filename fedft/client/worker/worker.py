@@ -82,7 +82,7 @@ class Worker:
             )
 
     def _refusal(self, at: RoundRef, identity: ClientIdentity, code: Code, message: str) -> Refusal:
-        if self._private:
+        if self._private or identity.site is not None:
             print(f"{code} {message}", file=sys.stderr)
             message = outgoing_message(code, message)
         return Refusal(at, code, message, identity.client)

@@ -11,6 +11,9 @@ MARGIN = 1 - 2.0**-16
 """Norms are brought to this share of the bound, so that float32 rounding cannot lift a sum above it."""
 
 
+_BLOCK = 1 << 10
+
+
 @dataclass
 class LocalCounts:
     """What clipping saw. These numbers depend on private data and must not leave the machine.
@@ -18,7 +21,8 @@ class LocalCounts:
     Attributes:
         units: contributions seen.
         clipped: those above the bound.
-        non_finite: those with a NaN, an infinity or a norm beyond float32, which count as zero.
+        non_finite: those with a NaN, an infinity or a norm that no float32 factor brings to the bound, which
+            count as zero.
 
     """
 
@@ -39,18 +43,42 @@ def clip_weights(rows: Tensor, max_norm: float, counts: LocalCounts) -> Tensor:
         (units,) float32: min(1, C / norm), 0 for a non-finite row (Abadi et al. 2016, algorithm 1).
 
     """
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    bad = ~torch.isfinite(norms)
-    if bad.any():
-        rows[bad] = 0.0
-    return norm_weights(norms, max_norm, counts)
+    norms = _norms(rows)
+    weights = norm_weights(norms, max_norm, counts)
+    unusable = weights == 0
+    if unusable.any():
+        rows[unusable] = 0.0
+    return weights
 
 
 def norm_weights(norms: Tensor, max_norm: float, counts: LocalCounts) -> Tensor:
-    """Return what brings contributions of these L2 norms to `max_norm`, (units,); see `clip_weights`."""
-    finite = torch.isfinite(norms)
-    weights = (max_norm * MARGIN / torch.where(finite, norms, 0.0)).clamp(max=1.0)
+    """Return what brings contributions of these L2 norms to `max_norm`, (units,) float32; see `clip_weights`.
+
+    A weight below the smallest normal number has lost its digits, and so has what it would be multiplied
+    with: such a contribution counts as not finite.
+    """
+    weights = (max_norm * MARGIN / norms).clamp(max=1.0).float()
+    usable = torch.isfinite(norms) & (weights >= torch.finfo(torch.float32).tiny)
+    weights = torch.where(usable, weights, 0.0)
     counts.units += len(norms)
-    counts.non_finite += int((~finite).sum())
-    counts.clipped += int((weights < 1).sum())
+    counts.non_finite += int((~usable).sum())
+    counts.clipped += int((usable & (weights < 1)).sum())
     return weights
+
+
+def _norms(rows: Tensor) -> Tensor:
+    """Return the L2 norms of (units, d) float32 rows, (units,) float64, to within 8e-6 however long they are.
+
+    Summed in float32 from end to end, a norm over 1e8 entries is short by 8 %. Blocks of 1,024 are summed so,
+    at a third of the cost of float64 throughout, and their squares in float64.
+    """
+    units, length = rows.shape
+    blocks = length // _BLOCK
+    whole = rows[:, : blocks * _BLOCK].reshape(units, blocks, _BLOCK)
+    rest = rows[:, blocks * _BLOCK :]
+    parts = (
+        torch.linalg.vector_norm(whole, dim=2),
+        torch.linalg.vector_norm(rest, dim=1, keepdim=True),
+    )
+    norms: Tensor = torch.linalg.vector_norm(torch.cat(parts, dim=1).double(), dim=1)
+    return norms

@@ -21,6 +21,7 @@ from fedft.privacy.mechanisms.start_checks import (
     PerSampleLoss,
     batch_size,
     check_start,
+    refuse_narrow_arithmetic,
     require_per_sample,
 )
 
@@ -41,7 +42,8 @@ class DpSgd:
         noise: for tests; the default is the secure source.
 
     Raises:
-        FedftError: FEDFT-8401, 8405, 8409 (coverage), FEDFT-8406 (the optimiser's parameters), FEDFT-8501.
+        FedftError: FEDFT-8401, 8405, 8409 (coverage), FEDFT-8406 (the optimiser's parameters), FEDFT-8410
+            (too few bits), FEDFT-8501.
 
     """
 
@@ -66,6 +68,7 @@ class DpSgd:
             noise=noise,
         )
         self._refuse_other_parameters()
+        refuse_narrow_arithmetic(model)
         self._checked = False
 
     @property

@@ -120,9 +120,9 @@ class GaussianMechanism:
             )
         norms = torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)
         weights = norm_weights(norms, self.max_norm, self.local_counts)
-        finite = torch.isfinite(norms)
-        left, right = left[finite], right[finite]
-        self._add(((weights[finite, None] * left).T @ right).flatten().double())
+        usable = weights > 0
+        left, right = left[usable], right[usable]
+        self._add(((weights[usable, None] * left).T @ right).flatten().double())
 
     def _add(self, total: Tensor) -> None:
         self._sum = total if self._sum is None else self._sum + total

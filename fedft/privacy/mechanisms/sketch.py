@@ -32,6 +32,7 @@ from fedft.privacy.mechanisms.start_checks import (
     PerSampleLoss,
     batch_size,
     check_independent,
+    refuse_narrow_arithmetic,
     require_per_sample,
 )
 
@@ -106,35 +107,41 @@ class SketchPlan:
 
 
 def private_sketch(
-    model: nn.Module, loss: PerSampleLoss, batches: Iterable[Batch], plan: SketchPlan, mechanism: Mechanism
+    model: nn.Module,
+    loss: PerSampleLoss,
+    batches: Iterable[Batch],
+    plan: SketchPlan,
+    mechanism: Mechanism,
+    *,
+    probe: Batch,
 ) -> Tensor:
     """Return the noised mean sketch of the examples' gradients, (d,) float32 on the CPU.
 
     Args:
         model: the frozen base without adapters; it is put into evaluation mode while this runs.
         loss: returns (batch,) losses.
-        batches: the examples that the sampler whose event is charged has drawn, each once.
+        batches: the examples that the sampler whose event is charged has drawn, each once; iterated over when
+            the checks have passed.
         plan: what to sketch.
-        mechanism: of dimension `plan.dimension`; charge its release before calling this.
+        mechanism: of dimension `plan.dimension`; charge its release before ``batches`` gives the first.
+        probe: made-up samples, on which everything is checked: a refusal is visible.
 
     Raises:
-        FedftError: FEDFT-8403, 8404, 8405, 8408 (samples that see each other), FEDFT-8602 (a layer of the
-            plan that the model does not use), FEDFT-8505 (another dimension).
+        FedftError: FEDFT-8403, 8404, 8405, 8408 (samples that see each other), FEDFT-8410 (too few bits),
+            FEDFT-8602 (a layer of the plan that the model does not use), FEDFT-8505 (another dimension).
 
     """
     refuse_batch_norm(model)
+    refuse_narrow_arithmetic(model)
     recorder = _Recorder(model, plan)
-    checked, modes = False, {module: module.training for module in model.modules()}
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
+        check_independent(model, loss, probe, recorder)
         for batch in batches:
             samples = batch_size(batch)
-            if samples == 0:
-                continue
-            if not checked:
-                check_independent(model, loss, batch, recorder)
-                checked = True
-            mechanism.add(recorder.backward(require_per_sample(loss(model, batch), samples)))
+            if samples:
+                mechanism.add(recorder.backward(require_per_sample(loss(model, batch), samples)))
     finally:
         recorder.close()
         for module, training in modes.items():

@@ -24,6 +24,12 @@ def _forbids(config: RunConfig) -> Iterator[Contradiction]:
             "the accounting needs clients that are drawn one by one; set privacy.client_rate",
             (MECHANISM,),
         )
+    if config.rounds.min_replies:
+        yield Contradiction(
+            "rounds.min_replies",
+            "a round is released however few have answered, or answers would decide who is in it",
+            (MECHANISM,),
+        )
     if privacy.clip_quantile and privacy.count_noise and 2 * privacy.count_noise <= privacy.noise_multiplier:
         yield Contradiction(
             "privacy.count_noise",

@@ -23,6 +23,12 @@ def _forbids(config: RunConfig) -> Iterator[Contradiction]:
             'an error would tell that a private record is long; use "drop" or "truncate"',
             (MECHANISM,),
         )
+    if config.model.dtype != "float32":
+        yield Contradiction(
+            "model.dtype",
+            f'with {config.model.dtype} one example moves the rounding of all others; set "float32"',
+            (MECHANISM,),
+        )
     yield from _sampling(config)
 
 

@@ -38,13 +38,13 @@ functions of the update after noise. `sample_rate` is the expected batch over th
 
 
 def outgoing_message(code: Code, message: str) -> str:
-    """Return the text of a private round's refusal, without what may quote records (``Code.private``).
+    """Return the text of a refusal without what may quote records (``Code.private``); the code leaves."""
+    return "the reason stays at the site; see its log" if code.private else message
 
-    The code leaves: that a site refuses is visible anyway.
-    """
-    if code.private:
-        return "the reason stays at the site, since the round is private; see its log"
-    return message
+
+def withheld() -> FedftError:
+    """Return the one refusal of a private round for whatever may depend on data (FEDFT-8325)."""
+    return FedftError(Code.ROUND_WITHHELD, "the private round is not answered")
 
 
 def check_outgoing(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -22,7 +23,7 @@ from fedft.privacy.accounting.accountants import claim
 from fedft.privacy.accounting.events import Budget, Claim, PrivacyEvent, check_delta, merge
 from fedft.store.hash_chain import GENESIS, Body, Entry, HashChain, canonical, link
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class _DatasetState:
     examples: int
     events: list[PrivacyEvent] = field(default_factory=list)
     by_run: dict[str, list[PrivacyEvent]] = field(default_factory=dict)
+    fixed: dict[tuple[str, str], PrivacyEvent] = field(default_factory=dict)
 
 
 def fingerprint(records: Iterable[bytes]) -> str:
@@ -73,13 +75,15 @@ class Ledger:
     def create(cls, path: Path) -> Ledger:
         """Make an empty ledger; the parent folder must exist.
 
+        Its first entry holds a random number, so that no later digest tells of the data that it covers.
+
         Raises:
             FedftError: FEDFT-8202 if there is one, FEDFT-8208 if it cannot be written.
 
         """
         chain = HashChain(path)
         chain.create()
-        chain.append(lambda _: _body("ledger", format=FORMAT))
+        chain.append(lambda _: _body("ledger", format=FORMAT, nonce=secrets.token_hex(32)))
         return cls(path)
 
     def check_writable(self) -> None:
@@ -90,7 +94,8 @@ class Ledger:
         """Bind the name `dataset` to its fingerprint; once bound to the same, does nothing.
 
         Raises:
-            FedftError: FEDFT-8206 if the name is bound to another fingerprint.
+            FedftError: FEDFT-8206 if the name is bound to another fingerprint, FEDFT-8209 if the records are
+                bound to another name.
 
         """
 
@@ -99,6 +104,7 @@ class Ledger:
             if dataset in self._datasets:
                 self._bound(dataset, fingerprint)
                 return None
+            self._refuse_known(dataset, fingerprint)
             return _body("dataset", dataset=dataset, fingerprint=fingerprint, examples=examples)
 
         self._append(decide)
@@ -107,13 +113,15 @@ class Ledger:
         """Bind an enrolled name to changed data; what was spent stays spent. For the operator alone.
 
         Raises:
-            FedftError: FEDFT-8205 if the name was never enrolled.
+            FedftError: FEDFT-8205 if the name was never enrolled, FEDFT-8209 if the records are bound to
+                another name.
 
         """
 
         def decide(new: list[Entry]) -> Body:
             self._absorb(new)
             self._known(dataset)
+            self._refuse_known(dataset, fingerprint)
             return _body("rebind", dataset=dataset, fingerprint=fingerprint, examples=examples)
 
         self._append(decide)
@@ -121,26 +129,27 @@ class Ledger:
     def charge(
         self,
         dataset: str,
-        fingerprint: str,
         event: PrivacyEvent,
         budget: Budget,
         *,
         run: str,
         round_number: int,
+        release: str = "train",
     ) -> Receipt:
-        """Check `event` against the budget and write it down, in one transaction.
+        """Check `event` against the budget and write it down, in one transaction; no record is looked at.
 
         Args:
             dataset: an enrolled name.
-            fingerprint: of the data that is about to be used.
             event: everything this round will release.
             budget: (ε, δ) for the data set, over all runs and for ever.
-            run: the run's id, for the record.
+            run: the run's id.
             round_number: the round, for the record.
+            release: what kind of release it is; within a run all of one kind cost the same, since
+                composition is claimed for events that are fixed beforehand.
 
         Raises:
-            FedftError: FEDFT-8205 (never enrolled), FEDFT-8206 (another fingerprint), FEDFT-8207 (the budget
-                does not cover it; nothing is written), FEDFT-8001 (δ ≥ 1/n).
+            FedftError: FEDFT-8205 (never enrolled), FEDFT-8207 (the budget does not cover it), FEDFT-8210
+                (another event than the run's before), FEDFT-8001 (δ ≥ 1/n); nothing is written then.
 
         """
         spent = Claim(0.0, budget.delta, 0.0)
@@ -148,11 +157,19 @@ class Ledger:
         def decide(new: list[Entry]) -> Body:
             nonlocal spent
             self._absorb(new)
-            spent = self._afford(self._bound(dataset, fingerprint), dataset, event, budget)
-            return _body("charge", dataset=dataset, run=run, round=round_number, event=event.as_dict())
+            state = self._known(dataset)
+            _refuse_change(state.fixed.get((run, release), event), event, run)
+            spent = self._afford(state, dataset, event, budget)
+            facts = {"dataset": dataset, "run": run, "round": round_number, "release": release}
+            return _body("charge", **facts, event=event.as_dict())
 
         self._append(decide)
         return Receipt(*self._chain.head, spent)
+
+    def require(self, dataset: str, fingerprint: str) -> None:
+        """Raise FEDFT-8206 unless these are the records that the name is bound to; FEDFT-8205."""
+        self.refresh()
+        self._bound(dataset, fingerprint)
 
     def claim(self, dataset: str, delta: float) -> Claim:
         """Return what the data set has spent so far, over all runs.
@@ -241,6 +258,15 @@ class Ledger:
             )
         return state
 
+    def _refuse_known(self, dataset: str, fingerprint: str) -> None:
+        for name, state in self._datasets.items():
+            if name != dataset and state.fingerprint == fingerprint:
+                raise FedftError(
+                    Code.DATASET_KNOWN,
+                    f"the records of {dataset!r} are enrolled as {name!r}, whose spending counts for them",
+                    hint=f"use the name {name!r}",
+                )
+
     def _absorb(self, entries: list[Entry]) -> None:
         for entry in entries:
             body = entry.body
@@ -251,8 +277,10 @@ class Ledger:
                 state.fingerprint, state.examples = body["fingerprint"], body["examples"]
             elif body["kind"] == "charge":
                 event = PrivacyEvent(**body["event"])
-                self._datasets[body["dataset"]].events.append(event)
-                self._datasets[body["dataset"]].by_run.setdefault(body["run"], []).append(event)
+                state = self._datasets[body["dataset"]]
+                state.events.append(event)
+                state.by_run.setdefault(body["run"], []).append(event)
+                state.fixed.setdefault((body["run"], body["release"]), event)
             elif body.get("format") != FORMAT:
                 raise FedftError(
                     Code.LEDGER_ALTERED,
@@ -293,6 +321,15 @@ def verify_export(exported: dict[str, Any]) -> int:
     if digest.hex() != exported["head"]:
         raise FedftError(Code.LEDGER_ALTERED, "the export ends before its head")
     return len(exported["entries"])
+
+
+def _refuse_change(fixed: PrivacyEvent, event: PrivacyEvent, run: str) -> None:
+    if event != fixed:
+        raise FedftError(
+            Code.EVENT_CHANGED,
+            f"a round of run {run} would release {event}, its rounds before it {fixed}",
+            hint="noise, sampling and steps are fixed within a run; start another run",
+        )
 
 
 def _body(kind: str, **fields: Any) -> Body:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,7 @@ class Bench:
             self.worker,  # type: ignore[arg-type]
             self.journal,
             StatusFile(self.folder, self.status),
+            threading.Event(),
             signing_key=SITE_KEY,
             server_key=SERVER_KEY.public_key(),
         )
@@ -259,3 +261,50 @@ def test_a_worker_that_still_loads_is_left_to_finish_what_was_withdrawn(bench: B
     bench.worker.warm, bench.worker.withdraws = False, "m"
     assert bench.work() == bench.worker.reply
     assert bench.worker.starts == 1
+
+
+def _with_ledger(bench: Bench, quantum: float) -> None:
+    bench.site = bench.site.model_copy(
+        update={
+            "privacy": bench.site.privacy.model_copy(update={"ledger": "ledger.sqlite"}),
+            "limits": bench.site.limits.model_copy(update={"answer_quantum_seconds": quantum}),
+        }
+    )
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.15, 0.35])
+def test_a_site_with_a_ledger_answers_after_whole_quanta(
+    bench: Bench, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = bench.worker.ask
+    monkeypatch.setattr(bench.worker, "ask", lambda *asked: (time.sleep(seconds), ask(*asked))[1])
+    sent: list[float] = []
+    monkeypatch.setattr(bench.link, "upload", lambda *_: sent.append(time.monotonic()))
+    _with_ledger(bench, 0.5)
+    begun = time.monotonic()
+    bench.work()
+
+    quanta = (sent[0] - begun) / 0.5
+    assert quanta >= 1
+    assert 0 <= quanta % 1 < 0.5  # the rest is what this test adds, and must not be the work's length
+
+
+@pytest.mark.parametrize("code", ["FEDFT-7040", "FEDFT-7041", "FEDFT-7043"])
+def test_a_site_with_a_ledger_does_not_tell_how_its_worker_ended(bench: Bench, code: str) -> None:
+    bench.worker.error = FedftError(code, "SIGKILL after 3 s")
+    plain = bench.work()
+    _with_ledger(bench, 0.0)
+    told = bench.work()
+
+    assert isinstance(plain, Refusal)
+    assert plain.code == code
+    assert isinstance(told, Refusal)
+    assert (told.code, told.message) == ("FEDFT-8325", "the private round is not answered")
+
+
+def test_a_round_that_is_withheld_leaves_no_worker_with_what_it_held(bench: Bench) -> None:
+    starts = bench.worker.starts
+    bench.worker.reply = Refusal(instruction().round, "FEDFT-8325", "the private round is not answered", "a")
+    bench.work()
+
+    assert bench.worker.starts == starts + 1

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 
 import fedft.client.worker.private_round as private_round
 import fedft.client.worker.training as training
 from fedft.client.site.config import SiteConfig
 from fedft.client.site.identity import ClientIdentity
+from fedft.client.site.pinning import propose
 from fedft.client.worker.worker import Worker
 from fedft.config import RunConfig
 from fedft.config.load import to_json
@@ -112,11 +114,19 @@ class Hub:
 
 
 def site(
-    folder: Path, *, ledger: bool = True, policy: bool = True, enrol: bool = True, **rules: Any
+    folder: Path,
+    *,
+    ledger: bool = True,
+    policy: bool = True,
+    enrol: bool = True,
+    pinned: bool = True,
+    run: RunConfig | None = None,
+    **rules: Any,
 ) -> ClientIdentity:
-    """A site with 60 records of its own, a policy, and a ledger that is bound to them."""
+    """A site with 60 records of its own, a policy, pins, and a ledger that is bound to its records."""
     folder.mkdir(exist_ok=True)
-    sums(folder / "own.jsonl", 60, 500)
+    if not (folder / "own.jsonl").exists():
+        sums(folder / "own.jsonl", 60, 500)
     values = {key: json.dumps(value) for key, value in {**WIDE, **rules}.items()}
     (folder / "policy.toml").write_text(POLICY.format(**values))
     table = {
@@ -125,12 +135,15 @@ def site(
         "data": {"train": "own.jsonl"},
         "privacy": {
             "policy": "policy.toml" if policy else "",
-            "ledger": "ledger.sqlite" if ledger else "",
+            "ledger": str(folder.absolute() / "ledger.sqlite") if ledger else "",
             "dataset": "notes",
         },
         "folder": folder,
     }
-    identity = ClientIdentity(0, 1, SiteConfig.model_validate(table))
+    configured = SiteConfig.model_validate(table)
+    agreed = propose(configured, run or tiny_config(folder.parent, **PRIVATE)).pinned if pinned else None
+    pinning = configured.model_copy(update={"pinned": agreed})
+    identity = ClientIdentity(0, 1, pinning, server="hub.example.org")
     if ledger and enrol and not (folder / "ledger.sqlite").exists():
         Ledger.create(folder / "ledger.sqlite").enrol("notes", *_fingerprint(identity, folder))
     return identity
@@ -210,7 +223,12 @@ def test_the_charge_is_on_disk_before_the_first_batch_is_drawn(
 ) -> None:
     seen: list[int] = []
     monkeypatch.setattr(
-        private_round, "train_client", lambda *_a, **_k: seen.append(len(charges(ledger_of(tmp_path))))
+        private_round,
+        "train_client",
+        lambda _runtime, _client, samples, *_a, **_k: (
+            samples(),
+            seen.append(len(charges(ledger_of(tmp_path)))),
+        ),
     )
     hub.ask(hub.train(), ClientIdentity(0, 3))
 
@@ -218,21 +236,26 @@ def test_the_charge_is_on_disk_before_the_first_batch_is_drawn(
 
 
 def test_a_round_that_fails_stays_charged(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_arguments: Any, **_named: Any) -> None:
+    def fail(
+        _runtime: Any, _client: int, samples: Callable[[], Any], *_arguments: Any, **_named: Any
+    ) -> None:
+        samples()
         raise ValueError("record 7 says 'my secret'")
 
     monkeypatch.setattr(private_round, "train_client", fail)
     refusal = hub.ask(hub.train(), ClientIdentity(0, 3))
 
     assert isinstance(refusal, Refusal)
-    assert refusal.code == "FEDFT-7010"
+    assert refusal.code == "FEDFT-8325"
     assert "secret" not in refusal.message
     assert len(charges(ledger_of(tmp_path))) == 1
 
 
-def test_an_error_in_a_record_keeps_its_words_at_the_site(hub: Hub, tmp_path: Path) -> None:
+def test_a_simulation_says_at_its_start_that_records_cannot_be_read_but_not_what_they_hold(
+    hub: Hub, tmp_path: Path
+) -> None:
     (tmp_path / "train.jsonl").write_text('{"promt": "my secret"}\n' * 90)
-    refusal = hub.ask(hub.train(), ClientIdentity(0, 3))
+    refusal = hub.ask(hub.hello(), ClientIdentity(0, 3))
 
     assert isinstance(refusal, Refusal)
     assert refusal.code == "FEDFT-3005"
@@ -368,6 +391,25 @@ def test_data_that_may_only_be_used_privately(
     assert hub.ask(hub.hello(), site(tmp_path / "site")).code == "FEDFT-8302"
 
 
+@pytest.mark.parametrize(
+    ("identities", "allowed"), [(["hub.example.org"], False), (["*"], True), (["flower"], True)]
+)
+def test_where_no_signature_was_verified_only_a_policy_that_says_so_lets_a_site_take_part(
+    shared: tuple[Hub, Path], identities: list[str], allowed: bool
+) -> None:
+    """A SuperNode's site.toml names its server itself, which proves nothing about who is at the other end."""
+    hub, folder = shared
+    configured = site(folder / "site", identities=identities).site
+    assert configured is not None
+    (folder / "site" / "site.toml").write_text(
+        tomli_w.dumps(configured.model_dump(mode="json", exclude_none=True))
+    )
+    supernode = ClientIdentity.of({"site": str(folder / "site" / "site.toml")})
+    reply = hub.ask(hub.hello(), supernode)
+
+    assert isinstance(reply, Hello) if allowed else reply.code == "FEDFT-8311"
+
+
 def test_metrics_that_the_policy_keeps_do_not_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     hub = Hub(tmp_path, **{"privacy.mechanism": "none"})
@@ -446,7 +488,7 @@ def _roll_back(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("harm", "code"),
-    [(_change_data, "FEDFT-8206"), (_tamper, "FEDFT-8203"), (_roll_back, "FEDFT-8204")],
+    [(_change_data, "FEDFT-8325"), (_tamper, "FEDFT-8203"), (_roll_back, "FEDFT-8204")],
 )
 def test_a_ledger_that_is_not_whole_or_not_of_these_data(
     hub: Hub, tmp_path: Path, harm: Callable[[Path], None], code: str
@@ -469,6 +511,8 @@ def test_what_the_server_chooses_of_the_data_does_not_make_it_another_data_set(
     some = Hub(tmp_path, **{"data.max_train": 40})
 
     assert isinstance(hub.ask(hub.train(), identity), Update)
+    assert some.ask(some.train(), identity).code == "FEDFT-8210"  # not within one run
+    some.book = replace(some.book, run_id="run-2")
     update = some.ask(some.train(), identity)
     assert isinstance(update, Update)
     assert update.privacy is not None

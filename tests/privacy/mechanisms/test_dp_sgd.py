@@ -172,13 +172,77 @@ def test_dropout_may_stay_on_while_training() -> None:
     assert model.dropout.training
 
 
-def test_a_bfloat16_base_passes_the_checks() -> None:
+def test_a_bfloat16_base_is_refused() -> None:
     model = adapted_model("llama")
     model.to(torch.bfloat16)
     for parameter in _trainable(model):
         parameter.data = parameter.data.float()
 
-    assert torch.isfinite(_step(model, make_batch("llama"))).all()
+    with pytest.raises(FedftError, match=r"FEDFT-8410.*bfloat16"):
+        _step(model, make_batch("llama"))
+
+
+def test_float32_of_less_than_its_precision_is_refused() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(FedftError, match="FEDFT-8410"):
+            _step(adapted_model("llama"), make_batch("llama"))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def _longer(batch: Batch, length: int) -> Batch:
+    """The batch with one more sample, to whose length all others are padded."""
+    samples, old = batch["input_ids"].shape
+    generator = torch.Generator().manual_seed(3)
+    found = {}
+    for name, fill in (("input_ids", 0), ("attention_mask", 0), ("labels", -100)):
+        found[name] = torch.full((samples + 1, length), fill)
+        found[name][:samples, :old] = batch[name]
+    tokens = torch.randint(64, (length,), generator=generator)
+    found["input_ids"][samples], found["labels"][samples], found["attention_mask"][samples] = (
+        tokens,
+        tokens,
+        1,
+    )
+    return found
+
+
+def _moved_by_a_longer_sample(dtype: torch.dtype) -> float:
+    """How far one longer sample moves the sum, in bounds, with weights large enough for rounding to show."""
+    model = adapted_model("llama")
+    for name, parameter in model.named_parameters():
+        if "proj" in name and not parameter.requires_grad:
+            parameter.data *= 12
+    model.to(dtype)
+    for parameter in _trainable(model):
+        parameter.data = parameter.data.float()
+    batch = make_batch("llama", samples=64)
+    steps = []
+    for each in (batch, _longer(batch, 96)):
+        with _dp(model, noise=NoNoise(), expected_batch=1.0, clip=1e-4) as private:
+            private._checked = True
+            before = _flat(model)
+            private.accumulate(each)
+            private.step()
+        steps.append(before - _flat(model))
+        with torch.no_grad():
+            for parameter, old in zip(_trainable(model), _split(before, model), strict=True):
+                parameter.copy_(old)
+    return float((steps[1] - steps[0]).norm()) / 1e-4
+
+
+def _split(flat: Tensor, model: nn.Module) -> list[Tensor]:
+    sizes = [parameter.numel() for parameter in _trainable(model)]
+    return [part.view_as(p) for part, p in zip(flat.split(sizes), _trainable(model), strict=True)]
+
+
+def test_one_longer_sample_moves_a_float32_step_by_its_bound_and_a_narrower_one_by_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _moved_by_a_longer_sample(torch.float32) <= 1 + 1e-4
+    monkeypatch.setattr("fedft.privacy.mechanisms.dp_sgd.refuse_narrow_arithmetic", lambda _model: None)
+    assert _moved_by_a_longer_sample(torch.bfloat16) > 1 + 1e-3
 
 
 def test_the_first_batch_is_counted_once_in_spite_of_the_checks() -> None:

@@ -174,3 +174,21 @@ def test_factors_that_make_no_contribution_are_refused() -> None:
     for left, right in ((torch.ones(2, 3), torch.ones(3, 5)), (torch.ones(2, 3), torch.ones(2, 4))):
         with pytest.raises(FedftError, match="FEDFT-8505"):
             mechanism.add_outer(left, right)
+
+
+@pytest.mark.parametrize("length", [1, 1023, 1024, 1025, 10_000_000])
+def test_a_long_contribution_keeps_within_the_bound(length: int) -> None:
+    """Equal entries are the worst case: summed in float32 from end to end the norm falls short at 1e7."""
+    rows = torch.full((1, length), 0.1)
+    weight = clip_weights(rows, 0.01, LocalCounts())
+
+    assert 0.9999 * 0.01 < float(weight[0].double() * rows.double().norm()) <= 0.01
+
+
+def test_a_contribution_that_no_factor_brings_to_the_bound_counts_as_zero() -> None:
+    rows, counts = torch.tensor([[1e30, 0.0], [1e38, 1e38], [3.0, 4.0]]), LocalCounts()
+    weights = clip_weights(rows, 1e-9, counts)
+
+    assert float((weights[:, None] * rows).double().norm(dim=1).max()) <= 1e-9
+    assert counts.non_finite == 2
+    assert torch.equal(rows[:2], torch.zeros(2, 2))

@@ -68,7 +68,9 @@ def test_a_sketch_is_the_clipped_mean_of_single_sketches(kind: str) -> None:
     clip = float(rows.norm(dim=1).median())
     parts = [{n: t[:1] for n, t in batch.items()}, {n: t[1:] for n, t in batch.items()}]
 
-    flat = private_sketch(model, per_sample_loss, parts, plan, _mechanism(plan, clip=clip, denominator=4.0))
+    flat = private_sketch(
+        model, per_sample_loss, parts, plan, _mechanism(plan, clip=clip, denominator=4.0), probe=batch
+    )
 
     expected = (rows * (clip / rows.norm(dim=1, keepdim=True)).clamp(max=1)).sum(0) / 4
     torch.testing.assert_close(flat, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
@@ -78,7 +80,7 @@ def test_both_sides_of_every_layer_are_clipped_together() -> None:
     model, batch = plain_model("bert").eval(), make_batch("bert", samples=1)
     plan = _plan(model, "bert")
 
-    flat = private_sketch(model, per_sample_loss, [batch], plan, _mechanism(plan, clip=1e-3))
+    flat = private_sketch(model, per_sample_loss, [batch], plan, _mechanism(plan, clip=1e-3), probe=batch)
 
     assert float(flat.norm()) == pytest.approx(1e-3, rel=1e-4)
 
@@ -164,7 +166,7 @@ def test_nothing_drawn_is_noise_alone() -> None:
     plan = _plan(model, "bert")
     mechanism = GaussianMechanism(plan.dimension, max_norm=1.0, noise_multiplier=2.0, denominator=1.0)
 
-    flat = private_sketch(model, per_sample_loss, [], plan, mechanism)
+    flat = private_sketch(model, per_sample_loss, [], plan, mechanism, probe=make_batch("bert"))
 
     assert float(flat.std()) == pytest.approx(2.0, rel=0.1)
 
@@ -173,7 +175,7 @@ def test_the_model_is_as_it_was_afterwards() -> None:
     model, batch = plain_model("bert").train(), make_batch("bert")
     model.get_submodule("bert.embeddings").eval()
     plan = _plan(model, "bert")
-    private_sketch(model, per_sample_loss, [batch], plan, _mechanism(plan))
+    private_sketch(model, per_sample_loss, [batch], plan, _mechanism(plan), probe=batch)
 
     assert model.training
     assert not model.get_submodule("bert.embeddings").training
@@ -183,9 +185,26 @@ def test_the_model_is_as_it_was_afterwards() -> None:
 
 def _refused(model: nn.Module, loss: Loss, batch: dict[str, Tensor], plan: SketchPlan) -> str:
     with pytest.raises(FedftError) as caught:
-        private_sketch(model, loss, [batch], plan, _mechanism(plan))
+        private_sketch(model, loss, [batch], plan, _mechanism(plan), probe=batch)
     assert not any(module._forward_hooks for module in model.modules())
     return caught.value.code
+
+
+def test_private_samples_are_looked_at_once_and_only_after_the_checks() -> None:
+    """Whether a check passes on private samples would be told by its refusal."""
+    model, made_up, private = plain_model("llama"), make_batch("llama"), make_batch("llama", samples=6)
+    seen: list[int] = []
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        seen.append(len(batch["labels"]))
+        mixed = per_sample_loss(model, batch)  # passes on three samples and fails on six
+        return mixed if len(mixed) <= 3 else mixed + mixed.flip(0)
+
+    plan = _plan(model, "llama")
+    private_sketch(model, loss, [private], plan, _mechanism(plan), probe=made_up)
+
+    assert seen.count(6) == 1
+    assert seen[-1] == 6
 
 
 def test_losses_that_mix_samples_are_refused() -> None:
@@ -219,9 +238,10 @@ def test_a_mechanism_of_another_dimension_is_refused() -> None:
     model = plain_model("bert")
     plan = _plan(model, "bert")
 
+    batch = make_batch("bert")
     with pytest.raises(FedftError, match="FEDFT-8505"):
         private_sketch(
-            model, per_sample_loss, [make_batch("bert")], plan, _mechanism(_plan(model, "bert", 5))
+            model, per_sample_loss, [batch], plan, _mechanism(_plan(model, "bert", 5)), probe=batch
         )
 
 

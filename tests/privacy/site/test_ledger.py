@@ -28,8 +28,14 @@ def path(tmp_path: Path) -> Path:
     return place
 
 
-def _charge(ledger: Ledger, event: PrivacyEvent = EVENT, budget: Budget = WIDE, data: str = DATA) -> int:
-    return ledger.charge("notes", data, event, budget, run="r1", round_number=3).sequence
+def _charge(
+    ledger: Ledger,
+    event: PrivacyEvent = EVENT,
+    budget: Budget = WIDE,
+    run: str = "r1",
+    release: str = "train",
+) -> int:
+    return ledger.charge("notes", event, budget, run=run, round_number=3, release=release).sequence
 
 
 def _refused(action: Callable[[], object]) -> str:
@@ -50,7 +56,7 @@ def test_charges_add_up_across_reopening(path: Path) -> None:
 
 
 def test_a_receipt_names_the_entry_and_the_spending(path: Path) -> None:
-    receipt = Ledger(path).charge("notes", DATA, EVENT, WIDE, run="r1", round_number=3)
+    receipt = Ledger(path).charge("notes", EVENT, WIDE, run="r1", round_number=3)
 
     last = Ledger(path).entries()[-1]
     assert (receipt.sequence, receipt.digest) == (last.sequence, last.digest)
@@ -98,9 +104,44 @@ def test_delta_of_one_over_n_is_refused(path: Path) -> None:
 def test_another_fingerprint_is_refused(path: Path) -> None:
     ledger = Ledger(path)
 
-    assert _refused(lambda: _charge(ledger, data="0" * 64)) == "FEDFT-8206"
+    ledger.require("notes", DATA)
+    assert _refused(lambda: ledger.require("notes", "0" * 64)) == "FEDFT-8206"
     assert _refused(lambda: ledger.enrol("notes", "0" * 64, 5)) == "FEDFT-8206"
     assert ledger.events("notes") == []
+
+
+def test_records_that_are_enrolled_under_another_name_open_no_new_budget(path: Path) -> None:
+    ledger = Ledger(path)
+    _charge(ledger)
+    ledger.enrol("letters", "b" * 64, 1000)
+
+    for enrol in (ledger.enrol, Ledger(path).enrol):
+        assert _refused(lambda enrol=enrol: enrol("copies", DATA, 1000)) == "FEDFT-8209"  # type: ignore[misc]
+    assert _refused(lambda: ledger.rebind("letters", DATA, 1000)) == "FEDFT-8209"
+    assert ledger.datasets() == ["notes", "letters"]
+
+
+def test_within_a_run_every_round_costs_the_same(path: Path) -> None:
+    ledger = Ledger(path)
+    _charge(ledger)
+    _charge(ledger, PrivacyEvent(3.0), release="sketch")
+
+    for other in (PrivacyEvent(2.1, 0.1, 5), PrivacyEvent(2.0, 0.2, 5), PrivacyEvent(2.0, 0.1, 6)):
+        assert _refused(lambda other=other: _charge(ledger, other)) == "FEDFT-8210"  # type: ignore[misc]
+        assert _refused(lambda other=other: _charge(Ledger(path), other)) == "FEDFT-8210"  # type: ignore[misc]
+        assert _refused(lambda other=other: _charge(ledger, other, release="sketch")) == "FEDFT-8210"  # type: ignore[misc]
+    _charge(ledger)
+    _charge(ledger, PrivacyEvent(2.1, 0.1, 5), run="r2")
+    assert len(ledger.entries()) == 2 + 4
+
+
+def test_digests_of_two_ledgers_on_the_same_data_have_nothing_in_common(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Ledger.create(tmp_path / "other" / "ledger.sqlite")
+    other.enrol("notes", DATA, 1000)
+
+    pairs = zip(Ledger(path).entries(), other.entries(), strict=True)
+    assert all(one.digest != two.digest for one, two in pairs)
 
 
 def test_an_unknown_data_set_is_refused(path: Path) -> None:
@@ -108,9 +149,7 @@ def test_an_unknown_data_set_is_refused(path: Path) -> None:
 
     assert _refused(lambda: ledger.claim("other", 1e-5)) == "FEDFT-8205"
     assert _refused(lambda: ledger.rebind("other", DATA, 5)) == "FEDFT-8205"
-    assert (
-        _refused(lambda: ledger.charge("other", DATA, EVENT, WIDE, run="r", round_number=1)) == "FEDFT-8205"
-    )
+    assert _refused(lambda: ledger.charge("other", EVENT, WIDE, run="r", round_number=1)) == "FEDFT-8205"
 
 
 def test_enrolling_again_keeps_the_spending(path: Path) -> None:
@@ -127,8 +166,9 @@ def test_rebinding_keeps_the_spending(path: Path) -> None:
     _charge(ledger)
     ledger.rebind("notes", "a" * 64, 1001)
 
-    assert _refused(lambda: _charge(Ledger(path))) == "FEDFT-8206"
-    _charge(Ledger(path), data="a" * 64)
+    assert _refused(lambda: ledger.require("notes", DATA)) == "FEDFT-8206"
+    ledger.require("notes", "a" * 64)
+    _charge(Ledger(path))
     assert Ledger(path).events("notes") == [PrivacyEvent(2.0, 0.1, 10)]
 
 
@@ -184,7 +224,7 @@ TAMPERING = {
 def test_tampering_is_refused(path: Path, statements: list[str]) -> None:
     ledger = Ledger(path)
     for steps in (4, 5, 6):
-        _charge(ledger, PrivacyEvent(2.0, 0.1, steps))
+        _charge(ledger, PrivacyEvent(2.0, 0.1, steps), run=f"r{steps}")
     _edit(path, *statements)
 
     assert _refused(lambda: Ledger(path)) == "FEDFT-8203"
