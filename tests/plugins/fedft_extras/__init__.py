@@ -1,0 +1,1 @@
+"""Another people's package: one of each kind, found by entry points alone."""
