@@ -19,7 +19,6 @@ from fedft.client.worker.update_pipeline import OutgoingUpdate
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.load import to_json
-from fedft.coordinator import central_dp
 from fedft.coordinator.central_dp import CentralPrivacy
 from fedft.errors import FedftError
 from fedft.privacy.mechanisms import client_level
@@ -74,8 +73,8 @@ def test_the_ledger_and_the_record_hold_what_the_accountant_says(tmp_path: Path)
         composed = pld.privacy_loss_distribution.from_gaussian_mechanism(sigma / number**0.5)
         assert row.epsilon == pytest.approx(composed.get_epsilon_for_delta(1e-3), rel=5e-3)
     assert 4.95 < spent[-1].epsilon <= 5.0
-    (row,) = spending(store.rounds(run.id))
-    assert (row.client, row.rounds, row.statement) == (EVERY_CLIENT, 3, spent[-1])
+    (line,) = spending(store.rounds(run.id))
+    assert (line.client, line.rounds, line.statement) == (EVERY_CLIENT, 3, spent[-1])
     page = " ".join(render(run, store.rounds(run.id), store.events(run.id)).split())
     assert "the bound of one client's update 0.01 in the last round" in page
 

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import Context, Message
 
 from fedft.client.app import app as honest_app
 from fedft.client.site.folders import ClientFolders
 from fedft.client.worker.answer import process_worker
 from fedft.codecs import CodecContext, Manifest, decode, make_codec, state_digest
+from fedft.config import RunConfig
 from fedft.errors import FedftError
 from fedft.store import RunStore
 from fedft.transport.flower_records import pack, unpack
@@ -99,7 +101,7 @@ def test_a_coded_broadcast_is_smaller_and_all_hold_the_same_bits(tmp_path: Path,
 
 def test_a_client_that_lost_the_base_of_a_broadcast_is_sent_the_whole_state(tmp_path: Path) -> None:
     class Forgetful:
-        def __call__(self, message: Message, context) -> Message:
+        def __call__(self, message: Message, context: Context) -> Message:
             process_worker.cache_clear()
             return honest_app(message, context)
 
@@ -132,10 +134,13 @@ def test_the_evaluation_before_training_is_the_base_models(tmp_path: Path) -> No
     assert losses["lora-sb"] == losses["random"] == pytest.approx(losses["pissa"], rel=1e-5)
 
 
-def _tampering(change, *, client: int = 1):
+Change = Callable[[Update], Update | bytes]
+
+
+def _tampering(change: Change, *, client: int = 1) -> Callable[[Message, Context], Message]:
     """The honest client app, but what one client sends as an update goes through ``change``."""
 
-    def app(message: Message, context) -> Message:
+    def app(message: Message, context: Context) -> Message:
         reply = honest_app(message, context)
         if message.metadata.message_type != "train" or context.node_config["partition-id"] != client:
             return reply
@@ -149,7 +154,9 @@ def _tampering(change, *, client: int = 1):
 
 
 def _with_value(update: Update, value: float) -> Update:
-    manifest = process_worker(ClientFolders.of_user())._runtime.manifest
+    runtime = process_worker(ClientFolders.of_user())._runtime
+    assert runtime is not None
+    manifest = runtime.manifest
     arrays = {name: array.copy() for name, array in decode(update.shards, manifest, CodecContext()).items()}
     next(iter(arrays.values()))[0, 0] = value
     raw = np.concatenate([arrays[t.name].reshape(-1) for t in manifest.tensors]).astype("<f4").tobytes()
@@ -168,7 +175,7 @@ def _with_model(update: Update, **digests: str) -> Update:
 
 
 _OTHER = "ab" * 32
-_ATTACKS = {
+_ATTACKS: dict[str, tuple[Change, str]] = {
     "nan": (lambda u: _with_value(u, float("nan")), "FEDFT-4014"),
     "infinity": (lambda u: _with_value(u, float("inf")), "FEDFT-4014"),
     "norm": (lambda u: _with_value(u, 900.0), "FEDFT-5016"),
@@ -209,10 +216,10 @@ def test_a_bad_update_is_refused_with_its_code_and_the_round_goes_on(tmp_path: P
     assert run.final_digest == _without_client_one(config)
 
 
-def _without_client_one(config) -> str:
+def _without_client_one(config: RunConfig) -> str:
     """The digest of the round in which client 1 does not answer at all."""
 
-    def app(message: Message, context) -> Message:
+    def app(message: Message, context: Context) -> Message:
         if message.metadata.message_type == "train" and context.node_config["partition-id"] == 1:
             raise RuntimeError("gone")
         return honest_app(message, context)
@@ -224,7 +231,7 @@ def test_too_few_updates_end_the_run_with_the_reasons_and_it_can_be_resumed(tmp_
     config = tiny_config(tmp_path)
     broken = True
 
-    def app(message: Message, context) -> Message:
+    def app(message: Message, context: Context) -> Message:
         if broken and message.metadata.message_type == "train" and message.metadata.group_id == "2":
             raise RuntimeError("out of memory")
         return honest_app(message, context)
@@ -245,7 +252,7 @@ def test_too_few_updates_end_the_run_with_the_reasons_and_it_can_be_resumed(tmp_
 def test_a_failed_client_is_asked_again(tmp_path: Path) -> None:
     failures = {"left": 2}
 
-    def app(message: Message, context) -> Message:
+    def app(message: Message, context: Context) -> Message:
         if message.metadata.message_type == "train" and failures["left"]:
             failures["left"] -= 1
             raise RuntimeError("hiccup")

@@ -1,28 +1,32 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from flwr.app import Error, Message, RecordDict
 
-from fedft.coordinator.exchange import ExchangeOptions, Request, exchange
+from fedft.coordinator.exchange import Answer, ExchangeOptions, Request, exchange
 from fedft.errors import FedftError
 from fedft.transport.flower_messages import OwnGrid
 from fedft.transport.flower_records import pack, unpack
 
+Script = Callable[[Message, int], Message | None]
 TERMS = ExchangeOptions("train", "1", deadline=0.5, retries=1)
 
 
 class ScriptedGrid(OwnGrid):
     """Answers each message with what ``script`` makes of it, later for later pulls; None is silence."""
 
-    def __init__(self, script) -> None:
-        self.script, self.pending, self.sent = script, {}, []
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.pending: dict[str, Message] = {}
+        self.sent: list[Message] = []
 
-    def set_run(self, *_args, **_kwargs) -> None: ...
+    def set_run(self, *_args: Any, **_kwargs: Any) -> None: ...
 
     @property
-    def run(self) -> None:
+    def run(self) -> Any:
         return None
 
     def get_node_ids(self) -> Iterable[int]:
@@ -42,7 +46,7 @@ class ScriptedGrid(OwnGrid):
         ready = [key for key in message_ids if key in self.pending]
         return [self.pending.pop(key) for key in reversed(ready)]
 
-    def send_and_receive(self, messages, *, timeout=None):
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         raise NotImplementedError
 
 
@@ -95,7 +99,7 @@ def test_messages_live_as_long_as_the_deadline() -> None:
 
 
 def test_a_follow_up_is_sent_to_the_same_client_and_only_its_answer_counts() -> None:
-    def again(answer):
+    def again(answer: Answer) -> Request | None:
         return None if answer.request.envelope == b"more" else Request("client-0", 0, b"more")
 
     (answer,) = exchange(ScriptedGrid(_echo), _requests(1), TERMS, again)
@@ -118,7 +122,7 @@ def test_stopping_interrupts() -> None:
 
 def test_a_carrier_that_drops_messages_is_an_error() -> None:
     class Leaky(ScriptedGrid):
-        def push_messages(self, messages):
+        def push_messages(self, messages: Iterable[Message]) -> list[str]:
             return list(super().push_messages(messages))[1:]
 
     with pytest.raises(FedftError, match="FEDFT-7002"):

@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +77,7 @@ def test_a_server_killed_again_and_again_comes_back_by_itself_and_ends_with_the_
             if done(deployment, run):
                 break
             time.sleep(rng.uniform(0.0, 0.5))
+            assert deployment.server is not None
             deployment.server.kill()
             kills += 1
             killed_after.add(committed)
@@ -143,6 +145,7 @@ def test_a_paused_run_rests_over_a_restart_and_ends_with_the_same_bits(
     deployment.wait_round(run, 1)
     deployment.call("PauseRun", pb.RunRequest(run=run))
     rested = deployment.wait_state(run, "paused")["rounds"]
+    assert deployment.server is not None
     assert deployment.server.terminate() == 0
     deployment.start_server()
     deployment.wait_connected(*deployment.names)
@@ -235,7 +238,7 @@ def done(deployment: Deployment, run: str) -> bool:
         return False
 
 
-def _each_counted_once(found: dict) -> bool:
+def _each_counted_once(found: dict[str, Any]) -> bool:
     """Whether no client has two parts in a round, and no reply was accepted twice in the run."""
     for record in found["committed"][1:]:
         clients = [update["client"] for update in record["updates"]]

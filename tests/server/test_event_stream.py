@@ -28,7 +28,7 @@ RECORD = RoundRecord(
     privacy=replace(STATED, mechanism=PrivacyMechanism.GAUSSIAN, unit=PrivacyUnit.CLIENT),
     next_max_norm=0.25,
 )
-EVENTS = [
+EVENTS: list[Event] = [
     RunStarted("r", "name", 1, 3),
     PhaseStarted(1, "training", 2),
     ClientAnswered(1, UPDATE),

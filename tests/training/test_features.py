@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification, BertModel
 
-from fedft.client.site.folders import ClientFolders
 from fedft.config import RunConfig, load_config
 from fedft.data.samples import ClassSample
 from fedft.errors import FedftError
@@ -168,15 +167,14 @@ def test_the_head_learns_alone_and_the_adapters_rest_meanwhile(overrides: dict[s
 
 
 def test_a_private_run_charges_every_stage_and_stays_within_epsilon(
-    overrides: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    overrides: dict[str, object],
 ) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
     private = {"privacy.mechanism": "example", "privacy.epsilon": 4.0, "privacy.delta": 1e-3}
     config = load_config("demo", overrides | HEAD_FIRST | private | {"training.batch_size": 4})
     store = RunStore(config.store.path)
     run = simulate(config, store=store)
     for client in ("client-000", "client-001"):
-        book = Ledger(ClientFolders.of_user().state / "ledgers" / run.id / client / "ledger.sqlite")
+        book = Ledger(store.folder / "clients" / "ledgers" / run.id / client / "ledger.sqlite")
         events = book.events("train")
         assert sorted((event.sample_rate, event.steps) for event in events) == [(4 / 15, 2), (1, 1), (1, 40)]
         assert 3.9 < pld_epsilon(events, 1e-3) <= 4.0

@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,7 +57,7 @@ def test_an_expired_certificate_is_refused(server: Server) -> None:
     assert _refusal(server.site(days=-1)) in ("FEDFT-7030", "FEDFT-7031")
 
 
-def test_certificates_of_another_authority_are_refused_by_both_ends(server: Server, tmp_path) -> None:
+def test_certificates_of_another_authority_are_refused_by_both_ends(server: Server, tmp_path: Path) -> None:
     other = Server(tmp_path / "other")
     try:
         assert _refusal(other.site(port=server.port)) == "FEDFT-7031"

@@ -19,7 +19,7 @@ from tests.transport.proxy import Proxy
 
 def test_every_option_is_one_that_grpc_knows() -> None:
     """gRPC ignores an option that it does not know; the names that it reads stand in its binary."""
-    binary = Path(grpc._cython.cygrpc.__file__).read_bytes()  # type: ignore[attr-defined]
+    binary = Path(grpc._cython.cygrpc.__file__).read_bytes()
     names = {name for options in (tls._COMMON, tls._SERVER, tls._CHANNEL) for name, _ in options}
     assert len(names) > 8
     assert [name for name in sorted(names) if name.encode() + b"\0" not in binary] == []

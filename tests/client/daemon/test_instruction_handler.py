@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,8 @@ class Link:
     """Delivers one envelope and keeps what is sent."""
 
     def __init__(self) -> None:
-        self.envelope, self.sent, self.broken, self.downloads = b"", [], False, 0
+        self.envelope, self.broken, self.downloads = b"", False, 0
+        self.sent: list[bytes] = []
 
     def download(self, _digest: str, _size: int, path: Path, _seconds: float) -> Path:
         self.downloads += 1
@@ -59,8 +61,10 @@ class Worker:
     pid, starts, warm = 1, 1, True
 
     def __init__(self, reply: Reply) -> None:
-        self.reply, self.asked, self.error = reply, 0, None
-        self.during, self.withdraws = lambda _message_id: None, ""
+        self.reply, self.asked = reply, 0
+        self.error: Exception | None = None
+        self.during: Callable[[str], None] = lambda _message_id: None
+        self.withdraws = ""
 
     def start(self) -> None:
         self.starts += not self.pid

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fedft.client.site.folders import checked_name
 from fedft.client.site.identity import ClientIdentity
-from fedft.client.worker.residual_store import checked_name
 from fedft.client.worker.setup_cache import SetupCache
 from fedft.errors import FedftError
 from fedft.wire import Instruction, InstructionKind, Refusal, RoundRef, Setup
