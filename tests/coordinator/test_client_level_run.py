@@ -19,6 +19,7 @@ from fedft.client.worker.update_pipeline import OutgoingUpdate
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.config.load import to_json
+from fedft.coordinator import central_dp
 from fedft.coordinator.central_dp import CentralPrivacy
 from fedft.errors import FedftError
 from fedft.privacy.mechanisms import client_level

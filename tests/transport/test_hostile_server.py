@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,14 @@ from fedft.wire.v1 import link_pb2 as pb
 SEED = b"round"
 
 
-def _said(**values: object) -> pb.Work:
-    usual = {"message_id": "m", "message_type": "train", "group": "1", "digest": bytes(32), "size": 5}
+def _said(**values: Any) -> pb.Work:
+    usual: dict[str, Any] = {
+        "message_id": "m",
+        "message_type": "train",
+        "group": "1",
+        "digest": bytes(32),
+        "size": 5,
+    }
     return pb.Work(**{**usual, **values})
 
 

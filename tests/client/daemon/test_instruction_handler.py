@@ -281,7 +281,12 @@ def test_a_site_with_a_ledger_answers_after_whole_quanta(
     bench: Bench, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ask = bench.worker.ask
-    monkeypatch.setattr(bench.worker, "ask", lambda *asked: (time.sleep(seconds), ask(*asked))[1])
+
+    def slow(request: dict[str, Any], allowed: float) -> dict[str, Any]:
+        time.sleep(seconds)
+        return ask(request, allowed)
+
+    monkeypatch.setattr(bench.worker, "ask", slow)
     sent: list[float] = []
     monkeypatch.setattr(bench.link, "upload", lambda *_: sent.append(time.monotonic()))
     _with_ledger(bench, 0.5)

@@ -112,11 +112,11 @@ class Hub:
             open_(self.worker.handle(seal(encode_instruction(instruction)), identity), max_bytes=2**30)
         )
 
-    def refused(self, instruction: Instruction, identity: ClientIdentity) -> str:
-        """The code with which the client refuses."""
+    def refused(self, instruction: Instruction, identity: ClientIdentity) -> Refusal:
+        """Ask what the client refuses."""
         reply = self.ask(instruction, identity)
         assert isinstance(reply, Refusal)
-        return reply.code
+        return reply
 
 
 def site(
@@ -231,14 +231,12 @@ def test_the_charge_is_on_disk_before_the_first_batch_is_drawn(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(
-        private_round,
-        "train_client",
-        lambda _runtime, _client, samples, *_a, **_k: (
-            samples(),
-            seen.append(len(charges(ledger_of(tmp_path)))),
-        ),
-    )
+
+    def drawn(_runtime: Any, _client: Any, samples: Callable[[], object], *_a: Any, **_k: Any) -> None:
+        samples()
+        seen.append(len(charges(ledger_of(tmp_path))))
+
+    monkeypatch.setattr(private_round, "train_client", drawn)
     hub.ask(hub.train(), ClientIdentity(0, 3))
 
     assert seen == [1]
@@ -281,7 +279,7 @@ def test_the_roll_call_does_not_tell_how_many_records_are_of_use(hub: Hub) -> No
 def test_an_evaluation_of_private_data_is_refused(hub: Hub) -> None:
     instruction = replace(hub.book.evaluate(1, hub.model.initial_state), setup=hub.model.setup)
 
-    assert hub.refused(instruction, ClientIdentity(0, 3)) == "FEDFT-8321"
+    assert hub.refused(instruction, ClientIdentity(0, 3)).code == "FEDFT-8321"
 
 
 def test_a_value_of_private_data_does_not_leave_with_the_update(
@@ -292,7 +290,7 @@ def test_a_value_of_private_data_does_not_leave_with_the_update(
         "check_outgoing",
         lambda report, **terms: check_outgoing({**report, "train_loss": 1.0}, **terms),
     )
-    assert hub.refused(hub.train(), ClientIdentity(0, 3)) == "FEDFT-8321"
+    assert hub.refused(hub.train(), ClientIdentity(0, 3)).code == "FEDFT-8321"
 
 
 def test_a_frame_is_not_computed_from_gradients_here(hub: Hub) -> None:
@@ -300,13 +298,13 @@ def test_a_frame_is_not_computed_from_gradients_here(hub: Hub) -> None:
     hub.model = replace(hub.model, setup=setup)
     hub.book = replace(hub.book, model=hub.model)
 
-    assert hub.refused(hub.train(), ClientIdentity(0, 3)) == "FEDFT-8322"
+    assert hub.refused(hub.train(), ClientIdentity(0, 3)).code == "FEDFT-8322"
 
 
 def test_a_sketch_is_made_only_for_a_frame_of_sketches(hub: Hub) -> None:
     instruction = replace(hub.train(), kind=InstructionKind.SKETCH)
 
-    assert hub.refused(instruction, ClientIdentity(0, 3)) == "FEDFT-8323"
+    assert hub.refused(instruction, ClientIdentity(0, 3)).code == "FEDFT-8323"
 
 
 @pytest.mark.parametrize(
@@ -324,7 +322,7 @@ def test_settings_that_cannot_be_true_of_the_data(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     hub = Hub(tmp_path, **overrides)
 
-    assert hub.refused(hub.train(), ClientIdentity(0, 3)) == code
+    assert hub.refused(hub.train(), ClientIdentity(0, 3)).code == code
     assert not (tmp_path / "state" / "fedft" / "ledgers").exists()
 
 
@@ -386,7 +384,7 @@ def test_the_codec_that_counts_is_the_one_that_is_asked_for(hub: Hub, tmp_path: 
     identity = site(tmp_path / "site", codecs=["ternary"])
     dense = Hub(tmp_path, **{"codec.name": "dense"}).train().accepted_codecs
 
-    assert hub.refused(replace(hub.train(), accepted_codecs=dense), identity) == "FEDFT-8308"
+    assert hub.refused(replace(hub.train(), accepted_codecs=dense), identity).code == "FEDFT-8308"
 
 
 @pytest.mark.parametrize("mechanism", ["none", "client"])
@@ -396,7 +394,7 @@ def test_data_that_may_only_be_used_privately(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     hub = Hub(tmp_path, **{"privacy.mechanism": mechanism})
 
-    assert hub.refused(hub.hello(), site(tmp_path / "site")) == "FEDFT-8302"
+    assert hub.refused(hub.hello(), site(tmp_path / "site")).code == "FEDFT-8302"
 
 
 @pytest.mark.parametrize(
@@ -415,7 +413,11 @@ def test_where_no_signature_was_verified_only_a_policy_that_says_so_lets_a_site_
     supernode = ClientIdentity.of({"site": str(folder / "site" / "site.toml")})
     reply = hub.ask(hub.hello(), supernode)
 
-    assert isinstance(reply, Hello) if allowed else reply.code == "FEDFT-8311"
+    if allowed:
+        assert isinstance(reply, Hello)
+    else:
+        assert isinstance(reply, Refusal)
+        assert reply.code == "FEDFT-8311"
 
 
 def test_metrics_that_the_policy_keeps_do_not_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,11 +436,11 @@ def test_metrics_that_a_run_cannot_do_without_are_refused(
     hub = Hub(tmp_path, **{"privacy.mechanism": "none"})
     instruction = replace(hub.book.evaluate(1, hub.model.initial_state), setup=hub.model.setup)
 
-    assert hub.refused(instruction, site(tmp_path / "site", private=False)) == "FEDFT-8310"
+    assert hub.refused(instruction, site(tmp_path / "site", private=False)).code == "FEDFT-8310"
 
 
 def test_a_site_without_a_policy_takes_part_in_no_private_run(hub: Hub, tmp_path: Path) -> None:
-    assert hub.refused(hub.train(), site(tmp_path / "site", policy=False)) == "FEDFT-8313"
+    assert hub.refused(hub.train(), site(tmp_path / "site", policy=False)).code == "FEDFT-8313"
 
 
 def test_a_data_set_that_the_policy_does_not_name(hub: Hub, tmp_path: Path) -> None:
@@ -447,15 +449,15 @@ def test_a_data_set_that_the_policy_does_not_name(hub: Hub, tmp_path: Path) -> N
     files = identity.site.privacy.model_copy(update={"dataset": "other"})
     other = replace(identity, site=identity.site.model_copy(update={"privacy": files}))
 
-    assert hub.refused(hub.train(), other) == "FEDFT-8312"
+    assert hub.refused(hub.train(), other).code == "FEDFT-8312"
 
 
 # -- a site's ledger -------------------------------------------------------------------------------------
 
 
 def test_a_site_without_a_ledger_is_not_given_one(hub: Hub, tmp_path: Path) -> None:
-    assert hub.refused(hub.train(), site(tmp_path / "site", ledger=False)) == "FEDFT-8201"
-    assert hub.refused(hub.train(), site(tmp_path / "gone", enrol=False)) == "FEDFT-8201"
+    assert hub.refused(hub.train(), site(tmp_path / "site", ledger=False)).code == "FEDFT-8201"
+    assert hub.refused(hub.train(), site(tmp_path / "gone", enrol=False)).code == "FEDFT-8201"
     assert not (tmp_path / "gone" / "ledger.sqlite").exists()
 
 
@@ -477,7 +479,7 @@ def test_runs_share_the_budget(hub: Hub, tmp_path: Path) -> None:
         assert isinstance(hub.ask(hub.train(number), identity), Update)
     hub.book = replace(hub.book, run_id="run-2")
 
-    assert hub.refused(hub.train(), identity) == "FEDFT-8207"
+    assert hub.refused(hub.train(), identity).code == "FEDFT-8207"
 
 
 def _change_data(folder: Path) -> None:
@@ -521,7 +523,7 @@ def test_what_the_server_chooses_of_the_data_does_not_make_it_another_data_set(
     some = Hub(tmp_path, **{"data.max_train": 40})
 
     assert isinstance(hub.ask(hub.train(), identity), Update)
-    assert some.ask(some.train(), identity).code == "FEDFT-8210"  # not within one run
+    assert some.refused(some.train(), identity).code == "FEDFT-8210"  # not within one run
     some.book = replace(some.book, run_id="run-2")
     update = some.ask(some.train(), identity)
     assert isinstance(update, Update)

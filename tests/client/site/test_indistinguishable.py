@@ -35,6 +35,7 @@ from fedft.config.load import check
 from fedft.errors import FedftError
 from fedft.models import load
 from fedft.models.digest import tokenizer_digest
+from fedft.privacy.accounting import accountants
 from fedft.privacy.mechanisms.gaussian import GaussianMechanism
 from fedft.privacy.site import ledger
 from fedft.training import model_runtime
@@ -239,7 +240,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(model_runtime, "load_base", _from_memory)
     for room in ("fedft.privacy.mechanisms.dp_sgd", "fedft.training.sketch"):
         monkeypatch.setattr(f"{room}.GaussianMechanism", _Forgetful)
-    claim, epsilon = functools.cache(ledger.claim), functools.cache(enforcement.pld_epsilon)
+    claim, epsilon = functools.cache(accountants.claim), functools.cache(accountants.pld_epsilon)
     monkeypatch.setattr(ledger, "claim", lambda events, delta, **k: claim(tuple(events), delta, **k))
     monkeypatch.setattr(
         enforcement, "pld_epsilon", lambda events, delta, **k: epsilon(tuple(events), delta, **k)

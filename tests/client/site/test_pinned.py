@@ -19,7 +19,7 @@ from fedft.client.worker.worker import Worker
 from fedft.config.load import check
 from fedft.errors import FedftError
 from fedft.privacy.site.ledger import Ledger
-from fedft.wire import Reply, Update
+from fedft.wire import Refusal, Reply, Update
 from tests.cli.run import fedft
 from tests.client.site.test_enforcement import PRIVATE, Hub, charges, site
 from tests.federation import tiny_config
@@ -60,7 +60,7 @@ def test_a_run_that_reads_records_in_another_way_is_refused_before_it_reads_one(
 ) -> None:
     identity, hub = site(tmp_path / "site"), Hub(tmp_path, **overrides)
     monkeypatch.setattr("fedft.training.client_records.load_records", lambda *_a, **_k: pytest.fail("read"))
-    refusal = hub.ask(getattr(hub, kind)(), identity)
+    refusal = hub.refused(getattr(hub, kind)(), identity)
 
     assert refusal.code == "FEDFT-8327"
     assert named in refusal.message
@@ -74,7 +74,7 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     rules["model"]["vocab"]["7"], rules["model"]["vocab"]["8"] = 11, 10
     file.write_text(json.dumps(rules))
 
-    refusal = hub.ask(hub.train(), identity)
+    refusal = hub.refused(hub.train(), identity)
     assert refusal.code == "FEDFT-8327"
     assert "tokenizer" in refusal.message
 
@@ -82,8 +82,8 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_a_site_that_has_agreed_to_nothing_answers_no_private_round(tmp_path: Path) -> None:
     hub = Hub(tmp_path)
 
-    assert hub.ask(hub.hello(), site(tmp_path / "site", pinned=False)).code == "FEDFT-8326"
-    assert hub.ask(hub.train(), site(tmp_path / "site", pinned=False)).code == "FEDFT-8326"
+    assert hub.refused(hub.hello(), site(tmp_path / "site", pinned=False)).code == "FEDFT-8326"
+    assert hub.refused(hub.train(), site(tmp_path / "site", pinned=False)).code == "FEDFT-8326"
 
 
 CHAT = {
@@ -150,7 +150,9 @@ def test_the_template_that_read_a_secret_tells_nothing_even_where_a_site_has_agr
     replies: list[Reply] = [hub.ask(hub.train(number), identity) for number in (1, 2, 3, 4)]
 
     assert [type(reply).__name__ for reply in replies] == ["Update"] * 3 + ["Refusal"]
-    assert replies[-1].code == "FEDFT-8207"  # the ledger is asked first
+    last = replies[-1]
+    assert isinstance(last, Refusal)
+    assert last.code == "FEDFT-8207"  # the ledger is asked first
     assert len(charges(_ledger(tmp_path / "site"))) == 3
 
 
@@ -173,9 +175,9 @@ def test_a_length_that_the_model_cannot_take_is_refused_before_the_charge(tmp_pa
 
     identity, hub = site(tmp_path / "site"), Hub(tmp_path)
     runtime = ModelRuntime(identity.localise(hub.config))
-    runtime.base.model.forward = _up_to(40, runtime.base.model.forward)  # type: ignore[method-assign]
+    runtime.base.model.forward = _up_to(40, runtime.base.model.forward)
     hub.worker._runtime = runtime
-    refusal = hub.ask(hub.train(), identity)
+    refusal = hub.refused(hub.train(), identity)
 
     assert refusal.code == "FEDFT-2007"
     assert not charges(_ledger(tmp_path / "site"))
@@ -194,11 +196,11 @@ def _up_to(length: int, forward: Any) -> Any:
 def test_the_ledger_is_charged_before_a_record_is_read(tmp_path: Path) -> None:
     hub, identity = Hub(tmp_path), site(tmp_path / "site")
     (tmp_path / "site" / "own.jsonl").unlink()
-    refusal = hub.ask(hub.train(), identity)
+    refusal = hub.refused(hub.train(), identity)
 
     assert (refusal.code, refusal.message) == ("FEDFT-8325", "the reason stays at the site; see its log")
     assert len(charges(_ledger(tmp_path / "site"))) == 1
-    assert hub.ask(hub.hello(), identity).code == "FEDFT-8325"
+    assert hub.refused(hub.hello(), identity).code == "FEDFT-8325"
     assert len(charges(_ledger(tmp_path / "site"))) == 1
 
 
@@ -214,7 +216,7 @@ def test_whatever_happens_after_the_charge_leaves_as_one_refusal(
         raise error
 
     monkeypatch.setattr("fedft.training.model_runtime.ModelRuntime.private_samples", fail)
-    refusal = hub.ask(hub.train(), identity)
+    refusal = hub.refused(hub.train(), identity)
     assert (refusal.code, refusal.message) == ("FEDFT-8325", "the reason stays at the site; see its log")
 
 
@@ -253,7 +255,7 @@ def test_a_deployed_site_never_sends_words_of_its_records(tmp_path: Path, overri
 
     identity = site(tmp_path / "site", pinned=False, private=False)
     hello = replace(hub.hello(), setup=setup, setup_digest=setup_digest(setup))
-    refusal = hub.ask(hello, identity)
+    refusal = hub.refused(hello, identity)
     assert refusal.code in ("FEDFT-3005", "FEDFT-3022", "FEDFT-3023", "FEDFT-7010")
     assert secret not in refusal.message
 

@@ -195,7 +195,7 @@ def test_private_samples_are_looked_at_once_and_only_after_the_checks() -> None:
     model, made_up, private = plain_model("llama"), make_batch("llama"), make_batch("llama", samples=6)
     seen: list[int] = []
 
-    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def loss(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         seen.append(len(batch["labels"]))
         mixed = per_sample_loss(model, batch)  # passes on three samples and fails on six
         return mixed if len(mixed) <= 3 else mixed + mixed.flip(0)
