@@ -9,7 +9,6 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import IO, Protocol, Self
 
@@ -19,6 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedft import clock
 from fedft.cli.output import json_line
 from fedft.cli.watch import COMPARISON, Watch, describe_event, describe_groups, describe_others
 from fedft.coordinator.events import Event, RoundCommitted
@@ -124,7 +124,7 @@ class JsonLines:
     def show(self, event: Event, watch: Watch) -> None:
         """Print the event's fields under its name."""
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        now = clock.now().isoformat(timespec="milliseconds")
         fields = {key: value for key, value in asdict(event).items() if key != "run_id"}
         self._stream.write(json_line({"event": name, "time": now, "run": watch.run_id, **fields}) + "\n")
         self._stream.flush()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 from fedft.transport.flower_messages import OwnGrid, new_message
 from fedft.transport.flower_records import pack, unpack
@@ -72,10 +73,10 @@ def exchange(
         KeyboardInterrupt: when ``stopped`` says so.
 
     """
-    start = time.monotonic()
+    start = clock.monotonic()
     pending = _push(grid, requests, terms, terms.deadline)
     pause = _SHORTEST_PAUSE
-    while pending and time.monotonic() - start < terms.deadline:
+    while pending and clock.monotonic() - start < terms.deadline:
         if terms.stopped():
             raise KeyboardInterrupt
         replies = list(grid.pull_messages(list(pending)))
@@ -83,12 +84,12 @@ def exchange(
             request = pending.pop(reply.metadata.reply_to_message_id, None)
             if request is None:
                 continue
-            answer = _answer(request, reply, time.monotonic() - start)
+            answer = _answer(request, reply, clock.monotonic() - start)
             again = _again(answer, terms.retries) if answer.failure else follow_up(answer)
             if again is None:
                 yield answer
             else:
-                pending |= _push(grid, [again], terms, terms.deadline - (time.monotonic() - start))
+                pending |= _push(grid, [again], terms, terms.deadline - (clock.monotonic() - start))
         pause = _SHORTEST_PAUSE if replies else min(2 * pause, _LONGEST_PAUSE)
         if pending and not replies:
             time.sleep(pause)

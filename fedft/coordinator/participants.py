@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from flwr.serverapp import Grid
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 
 _PAUSE = 0.1
@@ -35,14 +36,14 @@ def wait_for_nodes(
         KeyboardInterrupt: when ``stopped`` says so.
 
     """
-    start = time.monotonic()
+    start = clock.monotonic()
     while True:
         nodes = sorted(grid.get_node_ids())
         if len(nodes) >= wanted:
             return nodes
         if stopped():
             raise KeyboardInterrupt
-        if time.monotonic() - start > timeout:
+        if clock.monotonic() - start > timeout:
             raise FedftError(
                 Code.TOO_FEW_CLIENTS,
                 f"{len(nodes)} of {wanted} clients connected within {timeout:g} s",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from fedft import clock
 from fedft.statements import PrivacyStatement
 from fedft.store import EvaluationRecord, RoundRecord, UpdateRecord
 
@@ -14,17 +14,17 @@ class PhaseTimer:
     """Times the phases of one round, and the round."""
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
+        self._start = clock.monotonic()
         self._phases: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time spent inside to the phase ``name``."""
-        start = time.monotonic()
+        start = clock.monotonic()
         try:
             yield
         finally:
-            self._phases[name] = self._phases.get(name, 0.0) + time.monotonic() - start
+            self._phases[name] = self._phases.get(name, 0.0) + clock.monotonic() - start
 
     def record(
         self,
@@ -39,7 +39,7 @@ class PhaseTimer:
         averaging_error: float | None = None,
     ) -> RoundRecord:
         """Return the round's record with the times so far."""
-        seconds = time.monotonic() - self._start
+        seconds = clock.monotonic() - self._start
         return RoundRecord(
             number,
             digest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 from fedft.files import write_atomically
 from fedft.identity import keys
@@ -69,7 +70,7 @@ class Authority:
         """Issue the server's certificate unless the one that is there serves on; whether it did."""
         if certificate.exists():
             present = keys.load_certificate(certificate)
-            lasts = present.not_valid_after_utc - datetime.now(UTC) > _RENEW_BEFORE
+            lasts = present.not_valid_after_utc - clock.now() > _RENEW_BEFORE
             if lasts and _hosts_of(present) == [str(value.value) for value in _names(hosts)]:
                 return False
         if not key.exists():
@@ -81,7 +82,7 @@ class Authority:
 
 
 def _builder(subject: x509.Name, public_key: Any, days: int) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
+    now = clock.now()
     begin = now - _BACKDATED if days >= 0 else now + timedelta(days=2 * days)
     builder = x509.CertificateBuilder().subject_name(subject).public_key(public_key)
     builder = builder.serial_number(x509.random_serial_number())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from fedft import clock
 from fedft.identity import keys
 from fedft.identity.authority import LEAF_DAYS, Authority
 from fedft.identity.documents import EnrolmentRequest, read_request
@@ -46,7 +45,7 @@ def enroll(
         name=found.name,
         role=role or registry.role_of(fingerprint) or "client",
         signing_key=keys.public_pem(found.signing_key).decode(),
-        enrolled_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        enrolled_at=clock.now().isoformat(timespec="seconds"),
         expires_at=certificate.not_valid_after_utc.isoformat(timespec="seconds"),
     )
     replaced = registry.enroll(record, replace=replace)

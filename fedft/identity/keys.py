@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 
 TlsKey = ec.EllipticCurvePrivateKey
@@ -115,7 +116,7 @@ def load_certificate(path: Path) -> x509.Certificate:
 def require_in_force(path: Path, *, hint: str) -> datetime:
     """Return when the certificate at ``path`` expires; FEDFT-7054 when it is not in force now."""
     certificate = load_certificate(path)
-    now, begin, end = datetime.now(UTC), certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    now, begin, end = clock.now(), certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not begin <= now <= end:
         raise FedftError(
             Code.CERTIFICATE_EXPIRED,

@@ -7,10 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 from fedft.identity.keys import parse_public_signing_key
 from fedft.identity.members import Member, Role
@@ -214,4 +214,4 @@ def _revoke(database: sqlite3.Connection, fingerprint: str, reason: str) -> None
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return clock.now().isoformat(timespec="seconds")

@@ -6,7 +6,6 @@ import fcntl
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 import fedft
+from fedft import clock
 from fedft.codecs import state_digest
 from fedft.errors import Code, FedftError
 from fedft.store import schema
@@ -61,7 +61,7 @@ class RunStore:
 
     def create_run(self, name: str, config: str) -> RunRecord:
         """Add a run under a new id, ``name`` plus the time and four random characters."""
-        now = datetime.now(UTC)
+        now = clock.now()
         record = RunRecord(
             id=f"{name}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
             name=name,
@@ -310,7 +310,7 @@ def _set(connection: Connection, run_id: str, **values: str) -> None:
 
 
 def _event(run_id: str, kind: str, message: str) -> dict[str, str]:
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    now = clock.now().isoformat(timespec="milliseconds")
     return {"run_id": run_id, "time": now, "kind": kind, "message": message}
 
 
@@ -345,7 +345,7 @@ def _round_values(record: RoundRecord) -> dict[str, Any]:
         "privacy": record.privacy,
         "next_max_norm": record.next_max_norm,
         "averaging_error": record.averaging_error,
-        "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "committed_at": clock.now().isoformat(timespec="seconds"),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from fedft import clock
 from fedft.config.schema import TrainingSection
 from fedft.data.samples import CausalSample, ClassSample
 from fedft.errors import Code, FedftError
@@ -71,7 +71,7 @@ def train_local(
         FedftError: FEDFT-3030 the loss or the gradient is not finite, FEDFT-3031 nothing to train.
 
     """
-    started = time.monotonic()
+    started = clock.monotonic()
     if not samples or not (adapters or head):
         raise FedftError(
             Code.NOTHING_TO_TRAIN, f"nothing to train: {len(samples)} samples, {len(adapters)} matrices"
@@ -89,7 +89,7 @@ def train_local(
         optimizer.step()
         examples += len(batch)
     optimizer.zero_grad()
-    return TrainReport(steps, examples, loss_sum / examples, time.monotonic() - started)
+    return TrainReport(steps, examples, loss_sum / examples, clock.monotonic() - started)
 
 
 def make_optimizer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedft import clock
 from fedft.adapters import AdapterHandle, Frames, SampleGradients, attach, resolve_targets
 from fedft.adapters.frozen import shape_of
 from fedft.codecs import Manifest, state_digest
@@ -197,7 +197,7 @@ class ModelRuntime:
         return LocalReport(len(data.train), metrics | shown)
 
     def _train_head(self, client: int, stage: Stage) -> LocalReport:
-        started = time.monotonic()
+        started = clock.monotonic()
         head, pooled, labels = self.head_data(client, self.client_data(client).train)
         metrics: dict[str, float] = {}
         if stage is Stage.CENTER:
@@ -208,7 +208,7 @@ class ModelRuntime:
                 "train_loss": train_head(head, pooled, labels, section),
                 "steps": float(section.steps),
             }
-        return LocalReport(len(pooled), metrics | {"seconds": time.monotonic() - started})
+        return LocalReport(len(pooled), metrics | {"seconds": clock.monotonic() - started})
 
     def head_data(self, client: int, samples: Sequence[Any]) -> tuple[PooledHead, Tensor, Tensor]:
         """Return the head, a client's pooled states (n, k, d) under the adapters as they stand, and labels.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 
 
@@ -29,7 +29,7 @@ class Outgoing:
     @property
     def remaining(self) -> float:
         """Seconds until it closes."""
-        return self.closes_at - time.monotonic()
+        return self.closes_at - clock.monotonic()
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,18 @@ class ClientConnection:
     peer: str
     software: str = ""
     work: queue.SimpleQueue[Outgoing | Withdrawn | None] = field(default_factory=queue.SimpleQueue)
-    since: float = field(default_factory=time.time)
-    last_heard: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=clock.timestamp)
+    last_heard: float = field(default_factory=clock.monotonic)
     ended: FedftError | None = None
 
     def heard(self) -> None:
         """Note a signal of the client."""
-        self.last_heard = time.monotonic()
+        self.last_heard = clock.monotonic()
 
     @property
     def silence(self) -> float:
         """Seconds since the last signal."""
-        return time.monotonic() - self.last_heard
+        return clock.monotonic() - self.last_heard
 
     def end(self, error: FedftError | None = None) -> None:
         """Close the stream, with a reason for the client if there is one."""
@@ -232,6 +232,6 @@ class Broker:
             self._changed.notify_all()
 
     def _drop_closed(self) -> None:
-        now = time.monotonic()
+        now = clock.monotonic()
         for key in [key for key, message in self._open.items() if message.closes_at <= now]:
             del self._open[key]

@@ -6,13 +6,13 @@ import hashlib
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import fedft
+from fedft import clock
 from fedft.errors import Code, FedftError, Kind
 from fedft.transport.retry import Backoff, attempts
 from fedft.transport.rpc_errors import raised
@@ -42,7 +42,7 @@ class Work:
     @property
     def remaining(self) -> float:
         """Seconds until it is of no use any more."""
-        return self.closes_at - time.monotonic()
+        return self.closes_at - clock.monotonic()
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class LinkClient:
             accepted = signal.accepted
             pulse.every = _within(accepted.heartbeat_seconds, 0.2, 60.0)
             pulse.patience = _within(accepted.silence_seconds, 1.0, 600.0)
-            skew = _within(accepted.server_time, 0.0, 2.0**40) - time.time()
+            skew = _within(accepted.server_time, 0.0, 2.0**40) - clock.timestamp()
             on_accepted(
                 Connected(
                     accepted.client_name,
@@ -233,11 +233,11 @@ class _Pulse(threading.Thread):
         self.every, self.patience = 1.0, _CALL_SECONDS
         self._signals, self._call, self._stop_all = signals, call, stop
         self._done = threading.Event()
-        self._last = time.monotonic()
+        self._last = clock.monotonic()
 
     def heard(self) -> None:
         """Note a signal of the server."""
-        self._last = time.monotonic()
+        self._last = clock.monotonic()
 
     def finish(self) -> None:
         """End the heartbeats."""
@@ -248,7 +248,7 @@ class _Pulse(threading.Thread):
         """Beat until finished."""
         sequence, next_beat = 0, 0.0
         while not self._done.wait(0.1):
-            now = time.monotonic()
+            now = clock.monotonic()
             if self._stop_all.is_set() or now - self._last > self.patience:
                 self._call.cancel()
                 return
@@ -259,12 +259,12 @@ class _Pulse(threading.Thread):
 
 def _watched(call: Any, address: str) -> Iterator[bytes]:
     """Yield the chunks of a download; a call that stalls is cancelled, to be tried again."""
-    last = time.monotonic()
+    last = clock.monotonic()
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(1.0):
-            if time.monotonic() - last > _STALL_SECONDS:
+            if clock.monotonic() - last > _STALL_SECONDS:
                 call.cancel()
                 return
 
@@ -272,7 +272,7 @@ def _watched(call: Any, address: str) -> Iterator[bytes]:
     try:
         with raised(address):
             for chunk in call:
-                last = time.monotonic()
+                last = clock.monotonic()
                 yield chunk.data
     finally:
         done.set()
@@ -295,7 +295,7 @@ def _work(work: Any) -> Work:
         work.group,
         work.digest.hex(),
         work.size,
-        time.monotonic() + _within(work.remaining_seconds, 0.0, MAX_SECONDS),
+        clock.monotonic() + _within(work.remaining_seconds, 0.0, MAX_SECONDS),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterable
 
 from flwr.app import Message, Metadata, RecordDict
 from flwr.serverapp import Grid
+
+from fedft import clock
 
 _RUN, _SERVER, _DEFAULT_TTL = 1, 1, 43200.0
 
@@ -34,7 +35,7 @@ class OwnGrid(Grid):
             dst_node_id=dst_node_id,
             reply_to_message_id="",
             group_id=group_id,
-            created_at=time.time(),
+            created_at=clock.timestamp(),
             ttl=_DEFAULT_TTL if ttl is None else ttl,
             message_type=message_type,
         )

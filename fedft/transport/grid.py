@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Error, Message
 
+from fedft import clock
 from fedft.errors import FedftError
 from fedft.transport.broker import Broker, Outgoing
 from fedft.transport.flower_messages import OwnGrid
@@ -61,9 +61,9 @@ class GrpcGrid(OwnGrid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Send messages and return the replies that come within ``timeout`` seconds (None: a day)."""
-        end = time.monotonic() + (86_400.0 if timeout is None else timeout)
+        end = clock.monotonic() + (86_400.0 if timeout is None else timeout)
         waiting, replies = set(self.push_messages(messages)), list[Message]()
-        while waiting and time.monotonic() < end:
+        while waiting and clock.monotonic() < end:
             for reply in self.pull_messages(waiting):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 replies.append(reply)
@@ -82,7 +82,7 @@ class GrpcGrid(OwnGrid):
     def _outgoing(self, message: Message) -> Outgoing:
         envelope, digest = self._signed(unpack(message.content))
         about = message.metadata
-        closes_at = time.monotonic() + about.ttl
+        closes_at = clock.monotonic() + about.ttl
         return Outgoing(
             about.message_id,
             about.message_type,

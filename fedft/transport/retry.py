@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Iterator
+
+from fedft import clock
 
 
 class Backoff:
@@ -30,8 +31,8 @@ class Backoff:
 
 def attempts(stop: threading.Event, seconds: float) -> Iterator[None]:
     """Yield until ``seconds`` have passed or ``stop`` is set, pausing between; at least once."""
-    end, backoff = time.monotonic() + seconds, Backoff()
+    end, backoff = clock.monotonic() + seconds, Backoff()
     while True:
         yield
-        if stop.wait(max(0.0, min(backoff.pause(), end - time.monotonic()))) or time.monotonic() >= end:
+        if stop.wait(max(0.0, min(backoff.pause(), end - clock.monotonic()))) or clock.monotonic() >= end:
             return

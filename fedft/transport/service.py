@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 from fedft.identity.keys import node_id
 from fedft.identity.members import Member, MemberDirectory
@@ -165,7 +165,7 @@ class LinkService(LinkServicer):  # type: ignore[misc]
             client_name=member.name,
             heartbeat_seconds=self._board.silence / 3,
             silence_seconds=self._board.silence,
-            server_time=time.time(),
+            server_time=clock.timestamp(),
             max_upload_bytes=self._inbox.max_bytes,
         )
         return pb.ServerSignal(accepted=accepted)

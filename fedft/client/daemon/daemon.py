@@ -7,10 +7,10 @@ import os
 import queue
 import signal
 import threading
-import time
 from datetime import datetime
 from pathlib import Path
 
+from fedft import clock
 from fedft.client.daemon.instruction_handler import InstructionHandler
 from fedft.client.daemon.status import Status, StatusFile, lock_state
 from fedft.client.daemon.worker_supervisor import WorkerProcess
@@ -49,7 +49,7 @@ class Daemon:
         self._queue: queue.Queue[Work] = queue.Queue(_MOST_WAITING)
         self._seen: set[str] = set()
         self._status = StatusFile(
-            state, Status(self.site.name, self.site.server.address, os.getpid(), started=time.time())
+            state, Status(self.site.name, self.site.server.address, os.getpid(), started=clock.timestamp())
         )
         self._link = LinkClient(self.site.tls, self.site.server.address, self._stop)
         self._journal = ReplyJournal(state / "journal.sqlite")
@@ -121,7 +121,7 @@ class Daemon:
             )
         self._twin_since = 0.0
         _log.info("connected to %s as %s", self._link.address, terms.client_name)
-        now = time.time()
+        now = clock.timestamp()
         self._status.update(connected=True, connected_since=now, phase="waiting", clock_skew=terms.clock_skew)
 
     def _take(self, work: Work) -> None:
@@ -139,8 +139,8 @@ class Daemon:
 
     def _twin_persists(self) -> bool:
         """Whether another session has had this key for longer than a dead one of ours would."""
-        self._twin_since = self._twin_since or time.monotonic()
-        return time.monotonic() - self._twin_since > _PATIENCE_WITH_A_TWIN
+        self._twin_since = self._twin_since or clock.monotonic()
+        return clock.monotonic() - self._twin_since > _PATIENCE_WITH_A_TWIN
 
 
 def require_valid_certificate(site: SiteConfig) -> datetime:

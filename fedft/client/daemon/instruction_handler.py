@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from fedft import clock
 from fedft.client.daemon.status import StatusFile
 from fedft.client.daemon.worker_supervisor import WorkerProcess
 from fedft.client.site.config import SiteConfig
@@ -93,7 +93,7 @@ class InstructionHandler:
         if work.remaining <= 0 or work.message_id in self._withdrawn:
             self._withdrawn.pop(work.message_id, None)
             return
-        begun = time.monotonic()
+        begun = clock.monotonic()
         try:
             reply = self._answer(work)
             self._wait(begun)
@@ -109,7 +109,7 @@ class InstructionHandler:
 
     def _wait(self, begun: float) -> None:
         if self._quantum:
-            self._stop.wait(self._quantum - (time.monotonic() - begun) % self._quantum)
+            self._stop.wait(self._quantum - (clock.monotonic() - begun) % self._quantum)
 
     def _answer(self, work: Work) -> bytes:
         """Return the signed reply, a refusal if need be; raises when nobody waits for one."""
@@ -185,7 +185,7 @@ class InstructionHandler:
             "instruction": str(path),
             "reply": str(reply),
         }
-        start = time.monotonic()
+        start = clock.monotonic()
         with self._lock:
             self._at_work = work.message_id
         try:
@@ -197,7 +197,7 @@ class InstructionHandler:
             self._worker.start()  # a dead one is replaced now, not when the next round waits for it
         if "failed" in answer:
             raise FedftError(Code.SITE_DISK_UNWRITABLE, f"the worker cannot use the disk: {answer['failed']}")
-        _log.info("group %s: %s in %.2f s", work.group, work.message_type, time.monotonic() - start)
+        _log.info("group %s: %s in %.2f s", work.group, work.message_type, clock.monotonic() - start)
         return open_envelope(reply.read_bytes(), max_bytes=_LARGEST)
 
     def _require_disk(self) -> None:

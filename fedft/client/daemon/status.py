@@ -7,11 +7,11 @@ import fcntl
 import json
 import os
 import threading
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 
 _FILE, _LOCK = "status.json", "lock"
@@ -64,7 +64,7 @@ class StatusFile:
 
     def error(self, error: FedftError, **values: Any) -> None:
         """Note an error."""
-        self.update(last_error=str(error), last_error_at=time.time(), **values)
+        self.update(last_error=str(error), last_error_at=clock.timestamp(), **values)
 
 
 def lock_state(folder: Path) -> IO[str]:

@@ -14,9 +14,10 @@ import signal
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
+
+from fedft import clock
 
 NODE, SERVER = 2, 1
 
@@ -65,10 +66,10 @@ def _serve(client_app: Any, request: dict[str, Any], site: str) -> dict[str, Any
     envelope = Path(request["instruction"]).read_bytes()
     node_config: Any = {"site": site, "server": authenticated_server(load_site(Path(site)))}
     context = Context(run_id=1, node_id=NODE, node_config=node_config, state=RecordDict(), run_config={})
-    start = time.monotonic()
+    start = clock.monotonic()
     reply = client_app(_message(pack(envelope), request), context)
     Path(request["reply"]).write_bytes(unpack(reply.content))
-    return {"done": request["message_id"], "seconds": time.monotonic() - start}
+    return {"done": request["message_id"], "seconds": clock.monotonic() - start}
 
 
 def _message(content: Any, request: dict[str, Any]) -> Any:
@@ -81,7 +82,7 @@ def _message(content: Any, request: dict[str, Any]) -> Any:
         dst_node_id=NODE,
         reply_to_message_id="",
         group_id=request["group"],
-        created_at=time.time(),
+        created_at=clock.timestamp(),
         ttl=request["ttl"],
         message_type=request["message_type"],
     )

@@ -8,10 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 
 _START_SECONDS = 300.0
@@ -73,14 +73,14 @@ class WorkerProcess:
         """
         self.start()
         if not self._ready:
-            self._receive(time.monotonic() + _START_SECONDS)
+            self._receive(clock.monotonic() + _START_SECONDS)
             self._ready = True
         assert self._socket is not None
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
             raise self._died() from None
-        answer = self._receive(time.monotonic() + seconds)
+        answer = self._receive(clock.monotonic() + seconds)
         self.warm = True
         return answer
 
@@ -106,7 +106,7 @@ class WorkerProcess:
     def _receive(self, end: float) -> dict[str, Any]:
         assert self._socket is not None
         while b"\n" not in self._buffer:
-            ready, _, _ = select.select([self._socket], [], [], max(0.0, end - time.monotonic()))
+            ready, _, _ = select.select([self._socket], [], [], max(0.0, end - clock.monotonic()))
             if not ready:
                 self.kill()
                 self.end()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from fedft import clock
 from fedft.privacy.audit.distinguisher import attack_distinguisher
 from fedft.privacy.audit.engine import DpSgdEngine, MakeEngine
 from fedft.privacy.audit.noise_law import attack_noise_law
@@ -38,7 +38,7 @@ def audit(
     No false alarm is expected in some 10⁵ audits of a right engine. With `FULL` it takes a minute or two on
     one core, with `QUICK` seconds. `begun` is told the name of each test before it runs.
     """
-    started = time.monotonic()
+    started = clock.monotonic()
     attacks: dict[str, Callable[[], Iterable[Finding]]] = {
         "sensitivity": lambda: attack_sensitivity(make, cases=effort.sensitivity),
         "noise law": lambda: attack_noise_law(make, releases=effort.noise),
@@ -50,4 +50,4 @@ def audit(
     for name, attack in attacks.items():
         begun(name)
         findings += attack()
-    return AuditReport(tuple(findings), time.monotonic() - started)
+    return AuditReport(tuple(findings), clock.monotonic() - started)

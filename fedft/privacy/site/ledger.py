@@ -12,18 +12,21 @@ import hashlib
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedft import clock
 from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import claim
 from fedft.privacy.accounting.events import Budget, Claim, PrivacyEvent, check_delta, merge
 from fedft.store.hash_chain import GENESIS, Body, Entry, HashChain, canonical, link
 
 FORMAT = 2
+"""Format 1 had no nonce, and did not say what kind of release a charge was for."""
+
+_READABLE = (1, FORMAT)
 
 
 @dataclass(frozen=True)
@@ -280,8 +283,9 @@ class Ledger:
                 state = self._datasets[body["dataset"]]
                 state.events.append(event)
                 state.by_run.setdefault(body["run"], []).append(event)
-                state.fixed.setdefault((body["run"], body["release"]), event)
-            elif body.get("format") != FORMAT:
+                if "release" in body:
+                    state.fixed.setdefault((body["run"], body["release"]), event)
+            elif body.get("format") not in _READABLE:
                 raise FedftError(
                     Code.LEDGER_ALTERED,
                     f"entry {entry.sequence} of the ledger has the unknown kind {body['kind']!r}",
@@ -334,4 +338,4 @@ def _refuse_change(fixed: PrivacyEvent, event: PrivacyEvent, run: str) -> None:
 
 def _body(kind: str, **fields: Any) -> Body:
     # The time is for people who read the ledger; nothing depends on it.
-    return {"kind": kind, "time": int(time.time()), **fields}
+    return {"kind": kind, "time": int(clock.timestamp()), **fields}

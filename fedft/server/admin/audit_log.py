@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedft import clock
 from fedft.store.hash_chain import Entry, HashChain
 
 
@@ -25,7 +25,7 @@ class AuditLog:
 
     def write(self, who: str, what: str, **details: Any) -> None:
         """Append an entry; FEDFT-8201 to 8208 when the chain is missing, damaged or cannot be written."""
-        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        time = clock.now().isoformat(timespec="milliseconds")
         with self._lock:
             self._chain.append(lambda _: {"time": time, "who": who, "what": what, **details})
 

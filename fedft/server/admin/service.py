@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import fedft
+from fedft import clock
 from fedft.config.load import from_json
 from fedft.errors import Code, FedftError
 from fedft.identity.authority import Authority
@@ -82,7 +82,7 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         self._store, self._board, self._runner = store, board, runner
         self._feed, self._audit, self._calls = feed, audit, calls
         self._exporting = threading.Lock()
-        self._started = time.time()
+        self._started = clock.timestamp()
 
     # -- looking -----------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         return answers.Health(
             status=self._runner.trouble or "ok",
             version=fedft.__version__,
-            up_seconds=time.time() - self._started,
+            up_seconds=clock.timestamp() - self._started,
             connected=sorted(connection.name for connection in self._board.sessions()),
             current_run=self._runner.current,
             certificate_expires=certificate.not_valid_after_utc.isoformat(timespec="seconds"),

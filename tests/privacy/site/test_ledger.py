@@ -5,10 +5,12 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from fedft import clock
 from fedft.errors import FedftError
 from fedft.privacy.accounting.accountants import pld_epsilon
 from fedft.privacy.accounting.events import Budget, PrivacyEvent
@@ -341,11 +343,11 @@ def test_commits_are_synced_before_the_receipt(path: Path) -> None:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("delete",)
 
 
-def test_the_clock_plays_no_part(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_plays_no_part(path: Path) -> None:
     sequences = []
-    for moment in (2e9, 0.0, 1e9):
-        monkeypatch.setattr(time, "time", lambda now=moment: now)
-        sequences.append(_charge(Ledger(path)))
+    for year in (2033, 1970, 2001):
+        with clock.use(clock.ManualClock(datetime(year, 1, 1, tzinfo=UTC))):
+            sequences.append(_charge(Ledger(path)))
 
     assert sequences == [3, 4, 5]
     assert Ledger(path).events("notes") == [PrivacyEvent(2.0, 0.1, 15)]
