@@ -21,6 +21,7 @@ class Template(StrEnum):
     demo = "demo"
     sst2 = "sst2"
     minimal = "minimal"
+    private = "private"
 
 
 Source = Annotated[str, typer.Argument(help="A TOML file, or [bold]demo[/] for the bundled one.")]
@@ -35,22 +36,26 @@ def register(app: typer.Typer) -> None:
     epilog=examples(
         "fedft config init my.toml",
         "fedft config init sentiment.toml --template sst2",
+        "fedft config init --private",
         "fedft config init - --template demo | less",
     )
 )
 def init(
     path: Annotated[Path, typer.Argument(help="File to write; - for standard output.")] = Path("fedft.toml"),
     template: Annotated[Template, typer.Option(help="What to start from.")] = Template.minimal,
+    private: Annotated[bool, typer.Option("--private", help="The template for a private run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a configuration to start from, every key with its meaning, range and default.
 
-    [bold]minimal[/] has the few keys that nearly every run sets;
+    [bold]minimal[/] has the few keys that nearly every run sets, [bold]private[/]
+    those of private classification, whose rates and steps follow from the data;
     [bold]demo[/] and [bold]sst2[/] have every key.
     """
     from fedft.config.templates import template as render
 
-    text = render(template.value, str(path) if str(path) != "-" else "FILE")
+    chosen = Template.private if private else template
+    text = render(chosen.value, str(path) if str(path) != "-" else "FILE")
     if str(path) == "-":
         print(text, end="")
         return

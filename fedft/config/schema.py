@@ -164,7 +164,13 @@ class HeadSection(Section):
     """
 
     rounds: int = Field(0, ge=0, description="first of the run's rounds that train the head alone; 0: none")
-    steps: int = Field(30, ge=1, le=100_000, description="steps of gradient descent a round")
+    steps: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="steps of gradient descent a round; 0: 30, or as many as a client's records and budget "
+        "deserve by theory (privacy)",
+    )
     learning_rate: float = Field(0.0, ge=0, description="of plain gradient descent; 0: the number of classes")
     max_grad_norm: float = Field(1.0, gt=0, description="L2 bound of one example's gradient (privacy)")
     share: float = Field(

@@ -9,12 +9,13 @@ from typing import Any, Literal, get_args
 from fedft.config.load import check
 from fedft.config.render import to_toml
 
-Template = Literal["demo", "sst2", "minimal"]
+Template = Literal["demo", "sst2", "minimal", "private"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 
 _ABOUT: dict[Template, str] = {
     "demo": "The demo: four clients, a small character-level model, generated word problems.",
     "sst2": "Sentiment classification: an encoder, SST-2 as TSV files, four clients with skewed labels.",
+    "private": "Private classification by three sites: the head on frozen features, nothing left to tune.",
     "minimal": "The keys that nearly every run sets; every other key keeps its default.",
 }
 _HEAD = """\
@@ -32,7 +33,7 @@ _HEAD = """\
 def template(name: Template, path: str = "FILE") -> str:
     """Return a template as commented TOML; ``path`` is where the reader will find it."""
     values = _values(name)
-    only = values if name == "minimal" else None
+    only = values if name in ("minimal", "private") else None
     return _HEAD.format(about=_ABOUT[name], path=path) + to_toml(check(values), only=only)
 
 

@@ -12,6 +12,7 @@ from fedft.config.schema import HeadSection
 from fedft.models.pooled import PooledHead
 from fedft.privacy.mechanisms.gaussian import GaussianMechanism
 from fedft.training.features import head_rate
+from fedft.training.head_plan import FEWEST
 from fedft.training.private_schedule import PrivateRounds
 
 
@@ -39,12 +40,17 @@ def measure_center_private(head: PooledHead, pooled: Tensor, rounds: PrivateRoun
         head.center.copy_(mechanism.release().view_as(head.center))
 
 
+def head_steps(section: HeadSection) -> int:
+    """Return the steps of a round without privacy."""
+    return section.steps or FEWEST
+
+
 def train_head(head: PooledHead, pooled: Tensor, labels: Tensor, section: HeadSection) -> float:
-    """Take ``section.steps`` steps of full-batch gradient descent; return the mean loss before the last."""
+    """Take a round's steps of full-batch gradient descent; return the mean loss before the last."""
     features, wanted = _with_bias(head.features(pooled)), _one_hot(labels, head, pooled)
     weight = _joined(head)
     loss = 0.0
-    for _ in range(section.steps):
+    for _ in range(head_steps(section)):
         logits = features @ weight.T
         loss = float(F.cross_entropy(logits, wanted))
         weight -= _rate(section, head) * (logits.softmax(1) - wanted).T @ features / len(features)

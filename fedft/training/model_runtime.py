@@ -29,7 +29,7 @@ from fedft.tensors import Arrays
 from fedft.training import seeds
 from fedft.training.client_records import ClientRecords, load_records_of
 from fedft.training.features import FeatureCache, labels_of, pooled_features, start_head
-from fedft.training.head_stage import measure_center, train_head
+from fedft.training.head_stage import head_steps, measure_center, train_head
 from fedft.training.loop import TrainReport, train_local
 from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
@@ -206,7 +206,7 @@ class ModelRuntime:
             section = self.config.head
             metrics = {
                 "train_loss": train_head(head, pooled, labels, section),
-                "steps": float(section.steps),
+                "steps": float(head_steps(section)),
             }
         return LocalReport(len(pooled), metrics | {"seconds": clock.monotonic() - started})
 

@@ -18,6 +18,7 @@ from fedft.privacy.mechanisms.sampling import (
     TruncatedPoissonSampler,
 )
 from fedft.registries import METHODS
+from fedft.training.head_plan import proposed_head_steps
 from fedft.training.schedule import local_steps
 from fedft.training.stages import Stage, all_rounds, head_rounds, measures_center, stage_of
 
@@ -117,14 +118,18 @@ def private_head_of(config: RunConfig, examples: int) -> dict[Stage, PrivateRoun
     sampler, spare = PoissonSampler(examples, examples), privacy.spare_rounds
     center = head.center_share if measures_center(config) else 0.0
     rounds = head_rounds(config) + spare
-    plan = {
-        Stage.HEAD: PrivateRounds(
-            sampler, head.steps, rounds, sigma * math.sqrt(rounds * head.steps / (1 - center))
-        )
-    }
+    steps = head.steps or _proposed_steps(config, examples, sigma)
+    noise = sigma * math.sqrt(rounds * steps / (1 - center))
+    plan = {Stage.HEAD: PrivateRounds(sampler, steps, rounds, noise)}
     if center:
         plan[Stage.CENTER] = PrivateRounds(sampler, 1, 1 + spare, sigma * math.sqrt((1 + spare) / center))
     return plan
+
+
+def _proposed_steps(config: RunConfig, examples: int, sigma: float) -> int:
+    clients, classes = config.data.partition.clients, len(config.task.labels)
+    whole = proposed_head_steps(sigma, examples=examples, clients=clients, classes=classes)
+    return max(1, round(whole / head_rounds(config)))
 
 
 def private_sketch_of(config: RunConfig, examples: int) -> PrivateRounds | None:
