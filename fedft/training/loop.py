@@ -61,7 +61,7 @@ def train_local(
         task: gives batches and losses.
         samples: this client's samples.
         section: steps or epochs, batch size, learning rates, schedule, clipping.
-        adapters: the matrices R.
+        adapters: the trained parameters of the adapters.
         head: the classification head's parameters, trained at ``head_learning_rate``.
         generator: a CPU generator of this client and round.
         first_step: optimiser steps of the run before this round, for the schedule.
@@ -95,7 +95,7 @@ def train_local(
 def make_optimizer(
     section: TrainingSection, adapters: Sequence[nn.Parameter], head: Sequence[nn.Parameter]
 ) -> torch.optim.AdamW:
-    """Return AdamW over the matrices R, and over the head at its own learning rate."""
+    """Return AdamW over the adapters, and over the head at its own learning rate."""
     rate = section.learning_rate
     groups = [(adapters, rate), (head, section.head_learning_rate or rate)]
     return adamw_class(section.optimizer, (*adapters, *head)[0].device)(

@@ -45,7 +45,7 @@ def train_private(
         rounds: sampler, steps and noise.
         max_grad_norm: L2 bound of one sample's gradient over all parameters.
         probe: made-up samples, on which the step is checked before it sees a private one.
-        adapters: the matrices R.
+        adapters: the trained parameters of the adapters.
         head: the classification head's parameters.
         first_step: optimiser steps of the run before this round, for the schedule.
         total_steps: optimiser steps of the whole run; 0 means this round is the whole run.
