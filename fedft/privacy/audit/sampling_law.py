@@ -6,9 +6,11 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from fedft.privacy.audit.engine import MakeEngine, Setting
+from fedft.privacy.audit.memory import most_remembered
 from fedft.privacy.audit.noise_law import SIGNIFICANCE
 from fedft.privacy.audit.report import Finding
 
@@ -33,8 +35,16 @@ def attack_sampling_law(make: MakeEngine, *, batches: int) -> Iterator[Finding]:
     spread = float((sizes**2).mean() - 1) / np.sqrt((2 + excess) / batches)
     yield _finding("spread of the batch sizes", 2 * float(stats.norm.sf(abs(spread))))
 
-    serial = float((standard[:-1] * standard[1:]).sum() / np.sqrt((batches - 1) * _EXAMPLES))
-    yield _finding("memory of the batch before", 2 * float(stats.norm.sf(abs(serial))))
+    yield _finding("memory of the batches before", most_remembered(standard))
+    yield _finding("two samples drawn together or never", _most_paired(taken, rate))
+
+
+def _most_paired(taken: npt.NDArray[np.float64], rate: float) -> float:
+    """p-value of how often two samples share a batch, of all pairs the least likely."""
+    together = (taken.T @ taken)[np.triu_indices(taken.shape[1], 1)].astype(int)
+    law = stats.binom(len(taken), rate**2)
+    each = 2 * np.minimum(law.cdf(together), law.sf(together - 1))
+    return float(len(together) * each.min())
 
 
 def _finding(what: str, p_value: float) -> Finding:

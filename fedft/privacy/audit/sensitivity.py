@@ -20,7 +20,7 @@ _Batches = list[Tensor]
 def attack_sensitivity(make: MakeEngine, *, cases: int) -> Iterator[Finding]:
     """Compare batches with and without one adversarial sample, for several bounds and layouts."""
     for setting in (Setting(), Setting(layout=(40,), max_norm=3.0), Setting(layout=(8,) * 9, denominator=64)):
-        engine = make(setting, _Silence())
+        engine = make(setting, Silence())
         generator = torch.Generator().manual_seed(0)
         worst = 0.0
         for case in range(cases):
@@ -29,8 +29,20 @@ def attack_sensitivity(make: MakeEngine, *, cases: int) -> Iterator[Finding]:
             for with_it in _insertions(without, sample):
                 moved = setting.in_clips(engine.release(with_it) - base).norm()
                 worst = max(worst, float(moved)) if torch.isfinite(moved) else math.inf
+        for without, with_it in _aligned(setting):
+            moved = setting.in_clips(engine.release(with_it) - engine.release(without)).norm()
+            worst = max(worst, float(moved)) if torch.isfinite(moved) else math.inf
         what = f"movement by one sample over the bound, {len(setting.layout)} layers"
         yield Finding("sensitivity", what, worst, 1 + TOLERANCE)
+
+
+def _aligned(setting: Setting) -> Iterator[tuple[_Batches, _Batches]]:
+    """Twenty samples of one direction and two lengths, and one that tips what is typical among them."""
+    for short, long in ((0.01, 0.9), (0.5, 50.0)):
+        rows = torch.zeros(20, setting.dimension)
+        rows[:10, 0], rows[10:, 0] = short * setting.max_norm, long * setting.max_norm
+        for sample in (rows[:1], rows[10:11], -rows[10:11]):
+            yield [rows], [torch.cat([rows, sample])]
 
 
 def _case(setting: Setting, case: int, generator: torch.Generator) -> tuple[_Batches, Tensor]:
@@ -63,6 +75,9 @@ def _insertions(batches: _Batches, sample: Tensor) -> Iterator[_Batches]:
             yield [*batches[:index], torch.cat(order), *batches[index + 1 :]]
 
 
-class _Silence:
+class Silence:
+    """A noise source without noise."""
+
     def normal(self, count: int) -> Tensor:
+        """Return zeros."""
         return torch.zeros(count, dtype=torch.float64)

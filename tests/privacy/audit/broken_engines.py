@@ -254,6 +254,168 @@ class ShuffledEpochs(Reference):
         return np.sort(np.array(drawn))
 
 
+class NoiseReusedAtLagTwo(Reference):
+    """Draws two rows of noise and uses each twice, in turn."""
+
+    def __init__(self, setting: Setting, noise: NoiseSource | None = None) -> None:
+        super().__init__(setting, noise)
+        self.kept: list[Tensor] = []
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        if len(self.kept) == 4:
+            self.kept = []
+        self.kept.append(self.kept[-2] if len(self.kept) >= 2 else super().draw_noise(virtual_batches))
+        return self.kept[-1]
+
+
+class NoiseReusedMuchLater(Reference):
+    """Uses every row of noise again after 400 releases."""
+
+    def __init__(self, setting: Setting, noise: NoiseSource | None = None) -> None:
+        super().__init__(setting, noise)
+        self.kept: list[Tensor] = []
+        self.at = 0
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        if len(self.kept) < 400:
+            self.kept.append(super().draw_noise(virtual_batches))
+            return self.kept[-1]
+        self.at += 1
+        return self.kept[self.at % 400]
+
+
+class NegatedNoise(Reference):
+    """Takes back in every second release what it added in the one before."""
+
+    last: Tensor | None = None
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        if self.last is not None:
+            taken, self.last = -self.last, None
+            return taken
+        self.last = super().draw_noise(virtual_batches)
+        return self.last
+
+
+class SixteenBitSeed(Reference):
+    """A fresh seed for every release, but a short one."""
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        seed = int(SecureNoise().words(1)[0] % np.uint64(65536))
+        return self.deviation * SeededNoise(seed).normal(self.setting.dimension)
+
+
+class PoolOfNoise(Reference):
+    """Takes rows at random from 5,000 that were drawn beforehand."""
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        row = int(SecureNoise().words(1)[0] % np.uint64(5000))
+        return self.deviation * SeededNoise(100_000 + row).normal(self.setting.dimension)
+
+
+class CutTails(Reference):
+    """Noise without anything beyond four deviations."""
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        noise = super().draw_noise(virtual_batches) / self.deviation
+        return self.deviation * noise.clamp(-4.0, 4.0)
+
+
+class TwelveUniforms(Reference):
+    """The sum of twelve uniform numbers, which looks normal but for its tails."""
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        words = SecureNoise().words(12 * self.setting.dimension).astype(np.float64) * 2.0**-64
+        return self.deviation * torch.from_numpy(words.reshape(12, -1).sum(0) - 6.0)
+
+
+class NoNoiseBeyondFourBatches(Reference):
+    """Forgets the noise where a step has many virtual batches."""
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        noise = super().draw_noise(virtual_batches)
+        return noise if len(virtual_batches) <= 4 else torch.zeros_like(noise)
+
+
+class BoundFromTheMedian(Reference):
+    """Clips to the median of the batch's norms, which one sample moves for all."""
+
+    def factors(self, rows: Tensor) -> Tensor:
+        norms = rows.norm(dim=1, keepdim=True)
+        bound = min(float(norms.median()), self.setting.max_norm) if len(rows) else self.setting.max_norm
+        return (bound / norms.clamp(min=1e-300)).clamp(max=1.0)
+
+
+class NoiseScaleFromTheBatch(Reference):
+    """Noise for the longest clipped gradient that there is, where there is any."""
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        norms = [float(rows.double().norm(dim=1).max()) for rows in virtual_batches if len(rows)]
+        longest = max(norms, default=0.0)
+        scale = min(longest, self.setting.max_norm) / self.setting.max_norm if longest else 1.0
+        return super().draw_noise(virtual_batches) * scale
+
+
+class LessNoiseForLargeBatches(Reference):
+    """Takes a tenth of the noise away where the batch is large."""
+
+    def draw_noise(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        large = sum(map(len, virtual_batches)) >= 32
+        return super().draw_noise(virtual_batches) * (0.9 if large else 1.0)
+
+
+class StreamSharedWithADelay(Reference):
+    """All clients read one stream of noise, each from another place."""
+
+    made = 0
+
+    def own_noise(self) -> NoiseSource:
+        source = SeededNoise(42)
+        StreamSharedWithADelay.made += 1
+        for _ in range(10 * (StreamSharedWithADelay.made % 7)):
+            source.normal(self.setting.dimension)
+        return source
+
+
+class BatchReusedAtLagTwo(Reference):
+    """Draws two batches and uses each twice, in turn."""
+
+    def __init__(self, setting: Setting, noise: NoiseSource | None = None) -> None:
+        super().__init__(setting, noise)
+        self.kept: list[Indices] = []
+
+    def draw(self, examples: int) -> Indices:
+        if len(self.kept) == 4:
+            self.kept = []
+        self.kept.append(self.kept[-2] if len(self.kept) >= 2 else super().draw(examples))
+        return self.kept[-1]
+
+
+class BatchesThatRemember(Reference):
+    """Draws none of what it drew seven batches ago, and more of the rest."""
+
+    def __init__(self, setting: Setting, noise: NoiseSource | None = None) -> None:
+        super().__init__(setting, noise)
+        self.kept: list[Indices] = []
+
+    def draw(self, examples: int) -> Indices:
+        old = self.kept[-7] if len(self.kept) >= 7 else np.array([], dtype=np.int64)
+        fresh = super().draw(examples)
+        drawn = np.setdiff1d(fresh, old[::3])
+        self.kept = [*self.kept[-7:], drawn]
+        return drawn
+
+
+class BalancedPairs(Reference):
+    """Of two neighbours it draws one or none, so that batches are balanced."""
+
+    def draw(self, examples: int) -> Indices:
+        uniform = SecureNoise().words(examples).astype(np.float64) * 2.0**-64
+        pairs = uniform.reshape(-1, 2)
+        chosen = pairs[:, 0] < 2 * self.setting.sample_rate
+        return np.flatnonzero(chosen) * 2 + (pairs[chosen, 1] < 0.5)
+
+
 def _faults() -> list[type[Engine]]:
     return sorted(Reference.__subclasses__(), key=lambda kind: kind.__name__)
 

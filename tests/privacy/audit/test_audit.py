@@ -13,6 +13,7 @@ from fedft.privacy.audit import QUICK, AuditReport, DpSgdEngine, Finding, Settin
 from fedft.privacy.audit.distinguisher import attack_distinguisher
 from fedft.privacy.audit.noise_law import attack_noise_law
 from fedft.privacy.audit.one_run import attack_one_run
+from fedft.privacy.audit.product import ClientEngine, MicroBatchEngine, RoundEngine, SketchEngine
 from fedft.privacy.audit.sampling_law import attack_sampling_law
 from fedft.privacy.audit.sensitivity import attack_sensitivity
 from tests.privacy.audit import broken_engines
@@ -27,6 +28,21 @@ TESTS = {
     "one-run canaries": lambda make: attack_one_run(make, canaries=QUICK.canaries),
 }
 CAUGHT_BY = {
+    "NoiseReusedAtLagTwo": "noise law",
+    "NoiseReusedMuchLater": "noise law",
+    "NegatedNoise": "noise law",
+    "SixteenBitSeed": "noise law",
+    "PoolOfNoise": "noise law",
+    "CutTails": "noise law",
+    "TwelveUniforms": "noise law",
+    "NoNoiseBeyondFourBatches": "noise law",
+    "BoundFromTheMedian": "sensitivity",
+    "NoiseScaleFromTheBatch": "noise law",
+    "LessNoiseForLargeBatches": "noise law",
+    "StreamSharedWithADelay": "noise law",
+    "BatchReusedAtLagTwo": "sampling law",
+    "BatchesThatRemember": "sampling law",
+    "BalancedPairs": "sampling law",
     "ActualBatchSize": "sensitivity",
     "BatchClipping": "sensitivity",
     "BiasedSampling": "sampling law",
@@ -77,7 +93,9 @@ def test_faults_of_clipping_show_in_one_training_too(fault: str) -> None:
     assert not all(finding.passed for finding in findings)
 
 
-@pytest.mark.parametrize("engine", [Reference, DpSgdEngine])
+@pytest.mark.parametrize(
+    "engine", [Reference, DpSgdEngine, RoundEngine, MicroBatchEngine, SketchEngine, ClientEngine]
+)
 def test_a_right_engine_passes(engine: type) -> None:
     report = audit(engine, QUICK)
 
@@ -95,8 +113,8 @@ REPETITIONS = int(os.environ.get("FEDFT_AUDIT_REPETITIONS", "0"))
 @pytest.mark.skipif(not REPETITIONS, reason="set FEDFT_AUDIT_REPETITIONS, for example to 20")
 def test_no_false_alarm_and_no_miss_in_repetitions() -> None:
     for _ in range(REPETITIONS):
-        audit(Reference, QUICK).require_passed()
-        audit(DpSgdEngine, QUICK).require_passed()
+        for engine in (Reference, DpSgdEngine, RoundEngine, MicroBatchEngine, SketchEngine, ClientEngine):
+            audit(engine, QUICK).require_passed()
         for fault, test in CAUGHT_BY.items():
             findings = list(TESTS[test](getattr(broken_engines, fault)))
             assert not all(finding.passed for finding in findings), fault
