@@ -76,7 +76,7 @@ def _end(path: Path) -> datetime:
 def test_a_connection_falls_silent_by_the_clock_that_cannot_go_back() -> None:
     manual = ManualClock(START)
     with clock.use(manual):
-        connection = ClientConnection(1, "site", "instance", "peer", "0.2.0")
+        connection = ClientConnection(1, "site", b"instance", "peer", "0.2.0")
         manual.set_time_of_day(START - timedelta(days=1))
         assert connection.silence == 0.0
         manual.advance(7.0)

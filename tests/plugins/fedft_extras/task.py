@@ -21,6 +21,8 @@ class WholeText(CausalLM):
     generates = False
     options = WholeTextOptions
 
-    def prepare(self, records: Records) -> tuple[list[CausalSample], DataReport]:
-        samples, report = super().prepare(records)
+    def prepare(
+        self, records: Records, *, skip_unreadable: bool = False
+    ) -> tuple[list[CausalSample], DataReport]:
+        samples, report = super().prepare(records, skip_unreadable=skip_unreadable)
         return [replace(sample, loss_from=self._task.options.context) for sample in samples], report

@@ -343,7 +343,8 @@ class BoundFromTheMedian(Reference):
     def factors(self, rows: Tensor) -> Tensor:
         norms = rows.norm(dim=1, keepdim=True)
         bound = min(float(norms.median()), self.setting.max_norm) if len(rows) else self.setting.max_norm
-        return (bound / norms.clamp(min=1e-300)).clamp(max=1.0)
+        factors: Tensor = (bound / norms.clamp(min=1e-300)).clamp(max=1.0)
+        return factors
 
 
 class NoiseScaleFromTheBatch(Reference):
@@ -413,7 +414,8 @@ class BalancedPairs(Reference):
         uniform = SecureNoise().words(examples).astype(np.float64) * 2.0**-64
         pairs = uniform.reshape(-1, 2)
         chosen = pairs[:, 0] < 2 * self.setting.sample_rate
-        return np.flatnonzero(chosen) * 2 + (pairs[chosen, 1] < 0.5)
+        drawn: Indices = np.flatnonzero(chosen) * 2 + (pairs[chosen, 1] < 0.5)
+        return drawn
 
 
 def _faults() -> list[type[Engine]]:
