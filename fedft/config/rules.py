@@ -47,7 +47,7 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     yield from _evaluation(config)
     privacy = PRIVACY_MODELS.get(config.privacy.mechanism)
     yield from privacy.forbids(config)
-    if not privacy.charged_at_client and frame.made_by == "clients":
+    if not privacy.charged_at_client and frame.from_sketches:
         yield Contradiction(
             "privacy.mechanism",
             f'a {frame.name} frame is made of private gradients; set "example", or another '

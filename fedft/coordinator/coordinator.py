@@ -123,7 +123,7 @@ class Coordinator:
         return self._finish(step.state)
 
     def _make_frames(self, base: ServerBase) -> Frames:
-        if base.method.frame_facts(self.config).made_by != "clients":
+        if not base.method.frame_facts(self.config).from_sketches:
             return base.build_frames()
         self.observe(PhaseStarted(0, "frame"))
         plan = sketch_plan(self.config, base.target_shapes())

@@ -30,7 +30,7 @@ class FedSB(Method):
             reads_data=made.reads_data,
             needs=made.needs,
             changes_base=made.changes_base,
-            made_by=made.made_by,
+            from_sketches=made.from_sketches,
         )
 
     def build_frames(

@@ -32,7 +32,7 @@ class FrameFacts:
         needs: what besides shapes, or the clients' messages, it is made of; gradients are of the mean loss on
             public records. With nothing, training starts from what the base computes: ``Frames.base_state``.
         changes_base: whether it replaces the base weight, which a quantised one cannot take.
-        made_by: the server, of what it has itself, or the clients, of their own data.
+        from_sketches: whether it is that of the clients' noised gradient sketches.
 
     """
 
@@ -41,7 +41,7 @@ class FrameFacts:
     reads_data: bool
     needs: Literal["nothing", "weights", "gradients"] = "nothing"
     changes_base: bool = False
-    made_by: Literal["server", "clients"] = "server"
+    from_sketches: bool = False
 
 
 class Method(ABC):

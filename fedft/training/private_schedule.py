@@ -141,7 +141,7 @@ def private_sketch_of(config: RunConfig, examples: int) -> PrivateRounds | None:
         FedftError: FEDFT-8001 (δ ≥ 1/n), FEDFT-8101 (more samples than records), FEDFT-8004.
 
     """
-    if METHODS.get(config.method).frame_facts(config).made_by != "clients":
+    if not METHODS.get(config.method).frame_facts(config).from_sketches:
         return None
     privacy = config.privacy
     check_delta(privacy.delta, examples)

@@ -24,5 +24,5 @@ DP_SKETCH = Initialiser(
     preserves_function=True,
     reproducible=False,
     reads_data=True,
-    made_by="clients",
+    from_sketches=True,
 )

@@ -50,8 +50,8 @@ class Initialiser:
         reproducible: whether every machine computes the same bits, so that the frame need not be shipped.
         reads_data: whether the frame depends on samples, and so reveals something about them.
         changes_base: whether its frames replace the base weight, which a quantised one cannot take.
-        made_by: the server, of what it has itself; or the clients, of their own data, in which case ``build``
-            only refuses.
+        from_sketches: whether the frame is that of the clients' noised gradient sketches
+            (``fedft.privacy.mechanisms.sketch``), in which case ``build`` only refuses.
         options: the schema of further keys of the configuration's section.
 
     """
@@ -63,5 +63,5 @@ class Initialiser:
     reproducible: bool
     reads_data: bool
     changes_base: bool = False
-    made_by: Literal["server", "clients"] = "server"
+    from_sketches: bool = False
     options: type[Options] = NoOptions
