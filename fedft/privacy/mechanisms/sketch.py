@@ -9,8 +9,7 @@ sketches, sum them over clients and orthonormalise, is post-processing.
 
 Ω and Ψ have independent N(0, 1/k) entries, so that E|Gᵢ Ω|² = |Gᵢ|² = E|Ψ Gᵢ|² and both sides weigh the same.
 Only directions matter, so a bound below the usual norm, which makes every example weigh the same, is the
-natural one. A second pass with `refined_probes` is subspace iteration: it looks for the row space inside the
-column space that was found, at the price of a second release.
+natural one.
 """
 
 from __future__ import annotations
@@ -173,11 +172,6 @@ def frames_from_sketch(plan: SketchPlan, flat: Tensor, rank: int) -> dict[str, t
         a = _leading_left(sketch.rows.mT, rank).mT
         frames[name] = b.float(), a.float()
     return frames
-
-
-def refined_probes(frames: Mapping[str, tuple[Tensor, Tensor]]) -> SketchPlan:
-    """Return the plan of a second pass: Ω = Aᵀ and Ψ = Bᵀ of the frames found by the first."""
-    return SketchPlan({name: Probe(a.mT.contiguous(), b.mT.contiguous()) for name, (b, a) in frames.items()})
 
 
 class _Recorder:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fedft.errors import FedftError
 from fedft.privacy.mechanisms.gaussian import GaussianMechanism
-from fedft.privacy.mechanisms.sketch import SketchPlan, frames_from_sketch, private_sketch, refined_probes
+from fedft.privacy.mechanisms.sketch import SketchPlan, frames_from_sketch, private_sketch
 from tests.privacy.models import Loss, make_batch, per_sample_loss, plain_model
 from tests.privacy.sources import NoNoise
 
@@ -137,28 +137,6 @@ def test_frames_do_not_depend_on_the_scale_of_the_sum() -> None:
         frames_from_sketch(plan, flat, 5)["a"], frames_from_sketch(plan, flat * 0.125, 5)["a"], strict=True
     ):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
-
-
-def test_a_second_pass_finds_more_of_a_noisy_gradient() -> None:
-    generator = torch.Generator().manual_seed(2)
-    spectrum = torch.logspace(0, -2.5, 50)
-    left = torch.linalg.qr(torch.randn(60, 50, generator=generator)).Q
-    right = torch.linalg.qr(torch.randn(50, 50, generator=generator)).Q
-    gradient = left @ torch.diag(spectrum) @ right.T
-
-    def release(plan: SketchPlan) -> dict[str, tuple[Tensor, Tensor]]:
-        probe = plan.probes["a"]
-        flat = torch.cat([(gradient @ probe.right).flatten(), (probe.left @ gradient).flatten()])
-        return frames_from_sketch(plan, flat + 0.02 * torch.randn(flat.shape, generator=generator), 6)
-
-    first = release(SketchPlan.random({"a": (60, 50)}, 6, seed=0))
-    second = release(refined_probes(first))
-
-    def energy(frames: dict[str, tuple[Tensor, Tensor]]) -> float:
-        b, a = frames["a"]
-        return float((b.T @ gradient @ a.T).norm())
-
-    assert energy(second) > energy(first)
 
 
 def test_nothing_drawn_is_noise_alone() -> None:
