@@ -11,12 +11,12 @@ import typer
 
 from fedft.cli.arguments import Json, Overrides, examples
 from fedft.cli.output import cell, console, new_table, print_json
-from fedft.server.admin import answers
 
 if TYPE_CHECKING:
+    from fedft.server.admin import answers
     from fedft.server.admin.client import AdminClient
 
-A = TypeVar("A", bound=answers.Answer)
+A = TypeVar("A", bound="answers.Answer")
 
 commands = typer.Typer(no_args_is_help=True, help="Operate a server: clients, runs, rounds, logs.")
 clients = typer.Typer(no_args_is_help=True, help="Enroll, revoke and look at sites and operators.")
@@ -98,6 +98,8 @@ def join(
 @commands.command(epilog=examples("fedft admin health --json"))
 def health(json: Json = False) -> None:
     """Say whether the server is well, who is connected and what it is doing."""
+    from fedft.server.admin import answers
+
     found = ask(answers.Health, "Health", "HealthRequest")
     if json:
         _print(found)
@@ -111,6 +113,8 @@ def health(json: Json = False) -> None:
 @commands.command(name="audit-log", epilog=examples("fedft admin audit-log --last 20"))
 def audit_log(last: Last = 50, json: Json = False) -> None:
     """Show who changed what and when; the server verifies the whole log first."""
+    from fedft.server.admin import answers
+
     found = ask(answers.AuditLogEntries, "ReadAuditLog", "AuditRequest", last=last)
     if json:
         _print(found)
@@ -129,6 +133,8 @@ def audit_log(last: Last = 50, json: Json = False) -> None:
 @commands.command(epilog=examples("fedft admin incidents --last 20"))
 def incidents(last: Last = 50, json: Json = False) -> None:
     """Show what was refused at the link: forged or oversized replies, second daemons, full disks."""
+    from fedft.server.admin import answers
+
     found = ask(answers.Incidents, "ReadIncidents", "IncidentsRequest", last=last)
     if json:
         _print(found)
@@ -176,6 +182,7 @@ def budget(run: Run = "latest", json: Json = False) -> None:
 
     from fedft.cli.summary import privacy_table
     from fedft.report.spending import spending
+    from fedft.server.admin import answers
 
     found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
     rows, table = spending(found.committed), privacy_table(found.committed)
@@ -193,6 +200,8 @@ def budget(run: Run = "latest", json: Json = False) -> None:
 @clients.command(name="list", epilog=examples("fedft admin clients list"))
 def list_clients(json: Json = False) -> None:
     """List everyone who is or was enrolled, and who is connected."""
+    from fedft.server.admin import answers
+
     found = ask(answers.Members, "ListClients", "ListClientsRequest")
     if json:
         _print(found)
@@ -215,6 +224,8 @@ def list_clients(json: Json = False) -> None:
 @clients.command(epilog=examples("fedft admin clients show hospital-a"))
 def show(name: Annotated[str, typer.Argument(help="The enrolled name.")], json: Json = False) -> None:
     """Show one member: key, connection, part in the last rounds, incidents."""
+    from fedft.server.admin import answers
+
     found = ask(answers.MemberDetail, "ShowClient", "ClientRequest", name=name)
     if json:
         _print(found)
@@ -248,6 +259,7 @@ def enroll(
     Enrolling the same request again renews its certificate.
     """
     from fedft.files import write_atomically
+    from fedft.server.admin import answers
 
     for path in requests:
         text = path.read_text("utf-8")
@@ -269,6 +281,8 @@ def revoke(
     json: Json = False,
 ) -> None:
     """Take a key back at once: its connection ends and every later call is refused."""
+    from fedft.server.admin import answers
+
     found = ask(answers.MemberState, "RevokeClient", "RevokeRequest", name=name, reason=reason)
     _print(found) if json else console().print(cell(f"{name} is revoked"))
 
@@ -288,6 +302,7 @@ def start(
     """Start a run; paths in the configuration are the server's, each site has its own data and model."""
     from fedft.config import load_config, parse_overrides
     from fedft.config.load import to_json
+    from fedft.server.admin import answers
 
     checked = load_config(config, parse_overrides(overrides or ()))
     found = ask(answers.RunState, "StartRun", "StartRunRequest", config_json=to_json(checked))
@@ -300,6 +315,8 @@ def start(
 @runs.command(name="list", epilog=examples("fedft admin runs list"))
 def list_runs(json: Json = False) -> None:
     """List the server's runs, oldest first."""
+    from fedft.server.admin import answers
+
     found = ask(answers.Runs, "ListRuns", "ListRunsRequest")
     if json:
         _print(found)
@@ -314,6 +331,8 @@ def list_runs(json: Json = False) -> None:
 @runs.command(name="show", epilog=examples("fedft admin runs show latest"))
 def show_run(run: Run = "latest", json: Json = False) -> None:
     """Show a run's rounds and events."""
+    from fedft.server.admin import answers
+
     found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
     if json:
         _print(found)
@@ -329,6 +348,7 @@ def watch_run(run: Run = "latest", json: Json = False) -> None:
     """Watch a run live until it ends; exit 1 unless it is complete. Ctrl-C leaves it running."""
     from fedft.cli.progress import choose_observer
     from fedft.coordinator.events import RoundCommitted, RunStarted
+    from fedft.server.admin import answers
 
     with _server() as server:
         first, happenings = server.watch(run)
@@ -348,6 +368,8 @@ def watch_run(run: Run = "latest", json: Json = False) -> None:
 
 
 def _turn(method: str, run: str, *, json: bool) -> None:
+    from fedft.server.admin import answers
+
     _print_run_line(ask(answers.RunState, method, "RunRequest", run=run), json=json)
 
 
@@ -372,6 +394,8 @@ def stop(run: Run, json: Json = False) -> None:
 @runs.command(epilog=examples("fedft admin runs rollback latest --round 12"))
 def rollback(run: Run, round_number: RoundNumber, json: Json = False) -> None:
     """Take back the rounds after a committed one of a paused run; resume goes on from there."""
+    from fedft.server.admin import answers
+
     found = ask(answers.RunState, "RollBackRun", "RoundRequest", run=run, round=round_number)
     _print_run_line(found, json=json)
 
@@ -382,6 +406,8 @@ def rollback(run: Run, round_number: RoundNumber, json: Json = False) -> None:
 @rounds.command(name="list", epilog=examples("fedft admin rounds list latest"))
 def list_rounds(run: Run = "latest", json: Json = False) -> None:
     """List the committed rounds of a run."""
+    from fedft.server.admin import answers
+
     found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
     if json:
         print_json({"run": found.id, "rounds": found.model_dump()["committed"]})
@@ -396,6 +422,8 @@ def show_round(
     json: Json = False,
 ) -> None:
     """Show each client's part in a round."""
+    from fedft.server.admin import answers
+
     found = ask(answers.RoundDetail, "ShowRound", "RoundRequest", run=run, round=round_number)
     if json:
         _print(found)
@@ -451,6 +479,8 @@ def _print_rounds(found: answers.RunDetail) -> None:
 
 
 def _print_run_line(found: answers.RunState, *, json: bool) -> None:
+    from fedft.server.admin import answers
+
     if json:
         print_json({name: value for name, value in found if name in answers.RunState.model_fields})
         return

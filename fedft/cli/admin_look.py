@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json as json_
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fedft.cli.admin import Last, Run, ask
 from fedft.cli.arguments import Json, Overrides, examples
 from fedft.cli.output import cell, console, new_table, print_json
-from fedft.server.admin import answers
+
+if TYPE_CHECKING:
+    from fedft.server.admin import answers
 
 commands = typer.Typer()
 config_commands = typer.Typer(no_args_is_help=True, help="Try configurations against the server.")
@@ -30,6 +32,8 @@ def metrics(
     json: Json = False,
 ) -> None:
     """Show what was measured in every evaluated round."""
+    from fedft.server.admin import answers
+
     found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
     rows = [
         {"round": record.round, **asdict(evaluation)}
@@ -52,6 +56,8 @@ def metrics(
 @commands.command(epilog=examples("fedft admin logs latest --last 50"))
 def logs(run: Run = "latest", last: Last = 50, json: Json = False) -> None:
     """Show a run's events and what the link refused meanwhile, in the order of time."""
+    from fedft.server.admin import answers
+
     found = ask(answers.RunDetail, "ShowRun", "RunRequest", run=run)
     refused = ask(answers.Incidents, "ReadIncidents", "IncidentsRequest", last=0).incidents
     events = found.events + [_event(item) for item in refused if item.time >= found.created_at]
@@ -75,6 +81,7 @@ def validate(
     """Find mistakes, and try the model and the records that the server itself needs, without starting."""
     from fedft.config import load_config, parse_overrides
     from fedft.config.load import to_json
+    from fedft.server.admin import answers
 
     checked = load_config(config, parse_overrides(overrides or ()))
     found = ask(answers.ConfigCheck, "ValidateConfig", "StartRunRequest", config_json=to_json(checked))
@@ -92,6 +99,8 @@ def schema(
     method: Annotated[str, typer.Argument(help="A method of the admin service.")] = "",
 ) -> None:
     """Print the JSON Schema of a method's answer, which --json prints; without METHOD, their names."""
+    from fedft.server.admin import answers
+
     if method in answers.ANSWERS:
         print(json_.dumps(answers.ANSWERS[method].model_json_schema(), indent=2))
     elif method:
@@ -105,5 +114,7 @@ def _number(value: Any) -> str:
 
 
 def _event(item: answers.Incident) -> answers.RunEvent:
+    from fedft.server.admin import answers
+
     who = item.member or "somebody unknown"
     return answers.RunEvent(time=item.time, kind=item.code, message=f"{who}: {item.message}")
