@@ -179,7 +179,7 @@ def test_a_full_disk_at_a_site_declines_its_part_and_harms_no_round(
 ) -> None:
     site = deployment.site("client-002")
     text = site.read_text()
-    site.write_text(text + f"\n[limits]\nmin_free_bytes = {2**62}\n")
+    site.write_text(text.replace("[limits]\n", f"[limits]\nmin_free_bytes = {2**62}\n"))
     deployment.daemons["client-002"].terminate()
     deployment.start_site("client-002")
     try:

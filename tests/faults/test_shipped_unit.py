@@ -117,7 +117,8 @@ def test_a_restricted_site_trains_is_charged_resumes_and_keeps_its_residual(
     deployment.wait_round(run, 1)
     deployment.call("PauseRun", pb.RunRequest(run=run))
     rested = deployment.wait_state(run, "paused")["rounds"]
-    assert _pending(deployment, run) == rested
+    # The pause may come while the site is at the round after, which is then not committed.
+    assert _pending(deployment, run) in (rested, rested + 1)
     deployment.daemons[SITE].terminate()
     deployment.start_site(SITE)
     deployment.wait_connected(SITE)
