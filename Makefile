@@ -1,5 +1,6 @@
 # make demo    sets everything up and runs a federation
 # make test    sets everything up and runs lint, types and tests
+# make test-long   what is too slow for every commit
 # make proto   regenerates fedft/wire/v1 from proto/
 # make reference  regenerates the configuration reference and the Flower tables of pyproject.toml
 # make deploy-demo   a server, three sites and an operator as real processes over mutual TLS
@@ -18,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo deploy-demo test lint install proto reference minilm flwr126 clean
+.PHONY: demo deploy-demo test test-long lint install proto reference minilm flwr126 clean
 
 demo: $(INSTALLED)
 	$(BIN)/fedft demo
@@ -28,6 +29,11 @@ deploy-demo: $(INSTALLED)
 
 test: lint $(INSTALLED126) $(MINILM)
 	PYTHONPATH=$(CURDIR)/$(MINILM) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+# What is too slow for every commit: 1,000 generated instructions (minutes), the audit twenty times (an hour).
+test-long: $(INSTALLED)
+	FEDFT_GENERATED_INSTRUCTIONS=1000 FEDFT_AUDIT_REPETITIONS=20 $(BIN)/python -m pytest -n $(JOBS) \
+		tests/client/site/test_indistinguishable.py tests/privacy/audit
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

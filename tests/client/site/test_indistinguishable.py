@@ -54,7 +54,7 @@ from fedft.wire.setups import setup_digest
 from tests.client.site.test_enforcement import PRIVATE, Hub, site
 from tests.federation import tiny_config
 
-INSTRUCTIONS = int(os.environ.get("FEDFT_GENERATED_INSTRUCTIONS", "1000"))
+INSTRUCTIONS = int(os.environ.get("FEDFT_GENERATED_INSTRUCTIONS", "150"))
 RECORDS = 24
 PLAIN: dict[str, Any] = {
     "prompt": "1+2=",
