@@ -40,8 +40,9 @@ class DistributedEngine:
 
     def __init__(self, setting: Setting, noise: NoiseSource | None = None) -> None:
         self.setting = setting
-        step = setting.max_norm / STEPS_IN_BOUND
-        deviation = setting.noise_multiplier * STEPS_IN_BOUND
+        steps = max(STEPS_IN_BOUND, 8 * math.isqrt(setting.dimension))  # rounding counts in many dimensions
+        step = setting.max_norm / steps
+        deviation = setting.noise_multiplier * steps
         variance = math.ceil(deviation**2 / SITES)
         self.mechanism = DistributedNoise(
             setting.dimension,
@@ -52,7 +53,7 @@ class DistributedEngine:
             reach=1 << 20,
             room=9 * math.isqrt(variance),
         )
-        assert self.mechanism.norm <= STEPS_IN_BOUND or self.clip > 1
+        assert self.mechanism.norm <= steps or self.clip > 1
         self._stand_in = noise
 
     def release(self, virtual_batches: Sequence[Tensor]) -> Tensor:

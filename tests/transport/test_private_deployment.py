@@ -66,7 +66,7 @@ def test_each_site_spends_its_own_budget(tmp_path: Path) -> None:
         assert ("client-001", 2) not in statuses
         assert statuses["client-000", 1] == "accepted"
         for name, budget in (("client-000", 8.0), ("client-001", 5.0)):
-            ledger = Ledger(deployment.site(name).with_name("ledger.sqlite"))
+            ledger = Ledger(deployment.site(name).parent / "state" / "ledger.sqlite")
             rounds = [entry.body["round"] for entry in ledger.entries() if entry.body["kind"] == "charge"]
             assert rounds[:3] == [1, 2, 3]
             assert 4.9 < ledger.claim("notes", 1e-3).epsilon <= budget
