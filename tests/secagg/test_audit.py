@@ -40,20 +40,22 @@ class DistributedEngine:
 
     def __init__(self, setting: Setting, noise: NoiseSource | None = None) -> None:
         self.setting = setting
-        steps = max(STEPS_IN_BOUND, 8 * math.isqrt(setting.dimension))  # rounding counts in many dimensions
-        step = setting.max_norm / steps
-        deviation = setting.noise_multiplier * steps
+        step = setting.max_norm / STEPS_IN_BOUND
+        deviation = setting.noise_multiplier * STEPS_IN_BOUND
+        # Rounding half of the coordinates up adds a quarter of a step squared for each, padding included.
+        rounding = (setting.dimension + 4096) / (4 * STEPS_IN_BOUND**2)
+        clip = self.clip * math.sqrt(1 - rounding)
         variance = math.ceil(deviation**2 / SITES)
         self.mechanism = DistributedNoise(
             setting.dimension,
-            setting.max_norm * self.clip,
+            setting.max_norm * clip,
             step,
             SITES,
             variance,
             reach=1 << 20,
             room=9 * math.isqrt(variance),
         )
-        assert self.mechanism.norm <= steps or self.clip > 1
+        assert self.mechanism.norm <= STEPS_IN_BOUND or self.clip > 1
         self._stand_in = noise
 
     def release(self, virtual_batches: Sequence[Tensor]) -> Tensor:
