@@ -47,7 +47,7 @@ def central(config: RunConfig, *, join_batches: bool = False) -> float:
     runtime = ModelRuntime(config)
     runtime.attach(runtime.build_frames())
     train_pooled(runtime, join_batches=join_batches)
-    return runtime.evaluate(runtime.test[0]).values()["accuracy"]
+    return runtime.evaluate(runtime.data.test[0]).values()["accuracy"]
 
 
 def head_alone(config: RunConfig) -> float:
@@ -56,7 +56,7 @@ def head_alone(config: RunConfig) -> float:
     runtime.attach(runtime.build_frames())
     runtime.load(runtime.base_state())
     train_pooled(runtime, head_only=True)
-    return runtime.evaluate(runtime.test[0]).values()["accuracy"]
+    return runtime.evaluate(runtime.data.test[0]).values()["accuracy"]
 
 
 Arm = tuple[Callable[[RunConfig], float], dict[str, object]]

@@ -36,7 +36,7 @@ def test_the_demo_learns_what_its_base_does_not_know_and_keeps_up_with_central_t
 
     session = open_round(store, store.run(summary["run"]), 0)
     train_pooled(session)
-    central = session.evaluate(session.test[0]).values()["exact_match"]
+    central = session.evaluate(session.data.test[0]).values()["exact_match"]
 
     assert Path(summary["report"]).stat().st_size > 50_000
     assert all(update.metrics["model_loads"] == 0 for record in rounds[2:] for update in record.updates)

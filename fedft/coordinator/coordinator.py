@@ -173,7 +173,7 @@ class Coordinator:
     def _evaluate_before(self) -> tuple[EvaluationRecord, ...]:
         self.observe(PhaseStarted(0, "evaluation"))
         runtime = self.model.require_runtime()
-        samples, report = runtime.test
+        samples, report = runtime.data.test
         if len(samples) < report.records:
             self._notice("test-data", f"test records: {report}")
         return evaluate_centrally(runtime, runtime.base_state())

@@ -21,7 +21,7 @@ from fedft.wire.peer_error import as_peer_error
 def evaluate_centrally(runtime: ModelRuntime, state: Arrays) -> tuple[EvaluationRecord, ...]:
     """Measure a state on the test records, as a whole and by group."""
     runtime.load(state)
-    samples, _ = runtime.test
+    samples, _ = runtime.data.test
     return records_of(runtime.evaluate(samples), "central")
 
 

@@ -45,6 +45,12 @@ class BaseModel:
     head: tuple[str, ...]
     measured: tuple[str, ...] = ()
 
+    @property
+    def vocabulary(self) -> int:
+        """How many token ids the model knows."""
+        embeddings: nn.Embedding = self.model.get_input_embeddings()  # type: ignore[operator]
+        return embeddings.num_embeddings
+
 
 def load_count() -> int:
     """How many base models this process has loaded."""

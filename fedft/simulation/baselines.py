@@ -35,7 +35,7 @@ def compare(store: RunStore, run: RunRecord, observer: Observer = nobody) -> lis
         observer(Notice("comparison", f"training for comparison: {scope}"))
         runtime.load(start)
         train(runtime)
-        measured = records_of(runtime.evaluate(runtime.test[0]), scope)
+        measured = records_of(runtime.evaluate(runtime.data.test[0]), scope)
         store.put_evaluations(run.id, run.rounds, measured)
         records += measured
     return records
@@ -48,7 +48,7 @@ def train_pooled(runtime: ModelRuntime, *, join_batches: bool = False, head_only
     leaves the adapters as they are.
     """
     section, rounds = runtime.config.training, runtime.config.rounds
-    samples = runtime.pooled()
+    samples = runtime.data.all_clients()
     together = rounds.cohort or runtime.config.data.partition.clients
     steps = rounds.total * local_steps(section, len(samples) // together)
     size = section.batch_size * (together if join_batches else 1)
@@ -60,7 +60,7 @@ def train_pooled(runtime: ModelRuntime, *, join_batches: bool = False, head_only
 def train_alone(runtime: ModelRuntime, client: int) -> None:
     """Train on one client's data from the runtime's state, with the run's number of steps."""
     section = runtime.config.training
-    samples = runtime.client_data(client).train
+    samples = runtime.data.of(client).train
     steps = runtime.config.rounds.total * local_steps(section, len(samples))
     longer = section.model_copy(update={"steps": steps})
     runtime.fit(samples, generator=generator(runtime.config.seed, "compare", client), section=longer)

@@ -47,7 +47,7 @@ def evaluate_run(
     """Measure a round's state on the run's test records, or on the records of ``data``."""
     runtime = open_round(store, run, round_number)
     if data is None:
-        samples, _ = runtime.test
+        samples, _ = runtime.data.test
     else:
         settings = runtime.config.data
         records = load_records(data, format=settings.format, columns=settings.columns, split="test")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,13 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedft import clock
 from fedft.adapters import AdapterHandle, Frames, SampleGradients, attach, resolve_targets
 from fedft.adapters.frozen import shape_of
 from fedft.codecs import Manifest, state_digest
 from fedft.config import RunConfig
 from fedft.config.schema import TrainingSection
-from fedft.data.report import DataReport
 from fedft.errors import Code, FedftError
 from fedft.methods import Method
 from fedft.models.digest import tokenizer_digest
@@ -26,33 +23,12 @@ from fedft.models.pooled import PooledClassifier, PooledHead
 from fedft.privacy.models.interface import privacy_model
 from fedft.registries import METHODS
 from fedft.tensors import Arrays
-from fedft.training import seeds
-from fedft.training.client_records import ClientRecords, load_records_of
 from fedft.training.features import FeatureCache, labels_of, pooled_features, start_head
-from fedft.training.head_stage import head_steps, measure_center, train_head
 from fedft.training.loop import TrainReport, train_local
 from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
-from fedft.training.schedule import local_steps
-from fedft.training.stages import Stage, all_rounds, stage_of
+from fedft.training.run_data import RunData
 from fedft.training.task import Task, make_task, to_device
-
-
-@dataclass(frozen=True)
-class ClientData:
-    """One client's samples: to train on, and held out for federated evaluation (may be empty)."""
-
-    train: Sequence[Any]
-    held_out: Sequence[Any]
-    report: DataReport
-
-
-@dataclass(frozen=True)
-class LocalReport:
-    """What a client did in a round: the examples that weigh it, and its metrics."""
-
-    examples: int
-    metrics: dict[str, float]
 
 
 class ModelRuntime:
@@ -66,15 +42,13 @@ class ModelRuntime:
         torch.set_num_threads(config.simulation.threads)
         self.config = config
         self.method: Method = METHODS.get(config.method)
-        self._memory = MemoryWatch(config.model.device)
+        self.memory = MemoryWatch(config.model.device)
         self.base: BaseModel = load_base(config.model, config.task, config.seed)
         self.task: Task[Any] = make_task(config, self.base.tokenizer)
         self._handle: AdapterHandle | None = None
         self._frame_digest = ""
-        self._clients: dict[int, ClientData] = {}
         self._features = FeatureCache()
-        self._private_samples: dict[int, list[Any]] = {}
-        self.records = ClientRecords(config)
+        self.data = RunData(config, self.task, self.base)
 
     # -- model ---------------------------------------------------------------------------------------
 
@@ -128,7 +102,7 @@ class ModelRuntime:
         """
         model = self.base.model
         if isinstance(model, PooledClassifier) and self.method.frame_facts(self.config).needs == "gradients":
-            samples, _ = self.task.prepare(load_records_of(self.config, "public"))
+            samples = self.data.public()
             pooled = pooled_features(model, self.task, samples, self.config.evaluation.batch_size)
             start_head(model.head, pooled, labels_of(samples))
 
@@ -166,49 +140,6 @@ class ModelRuntime:
         self.adapters.load({name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in state.items()})
 
     # -- training ------------------------------------------------------------------------------------
-
-    def train(self, client: int, *, round_number: int, key: str) -> LocalReport:
-        """Train one client for one round from the loaded state.
-
-        Its randomness derives from (run seed, round, client key) and nothing else.
-        """
-        stage = stage_of(self.config, round_number)
-        if stage is not Stage.ALL:
-            return self._train_head(client, stage)
-        data = self.client_data(client)
-        section = self.config.training
-        steps = local_steps(section, len(data.train))
-        self._memory.restart()
-        report = self.fit(
-            data.train,
-            generator=seeds.generator(self.config.seed, "round", round_number, key),
-            first_step=(round_number - 1 - self.config.head.rounds) * steps,
-            total_steps=all_rounds(self.config) * steps,
-        )
-        counts = {
-            "truncated": data.report.truncated,
-            "dropped": data.report.dropped,
-            "empty": data.report.empty,
-        }
-        metrics = {"train_loss": report.loss, "steps": float(report.steps), "seconds": report.seconds}
-        shown = {f"samples_{name}": float(count) for name, count in counts.items() if count}
-        if (peak := self._memory.peak()) is not None:
-            metrics["peak_memory"] = float(peak)
-        return LocalReport(len(data.train), metrics | shown)
-
-    def _train_head(self, client: int, stage: Stage) -> LocalReport:
-        started = clock.monotonic()
-        head, pooled, labels = self.head_data(client, self.client_data(client).train)
-        metrics: dict[str, float] = {}
-        if stage is Stage.CENTER:
-            measure_center(head, pooled)
-        else:
-            section = self.config.head
-            metrics = {
-                "train_loss": train_head(head, pooled, labels, section),
-                "steps": float(head_steps(section)),
-            }
-        return LocalReport(len(pooled), metrics | {"seconds": clock.monotonic() - started})
 
     def head_data(self, client: int, samples: Sequence[Any]) -> tuple[PooledHead, Tensor, Tensor]:
         """Return the head, a client's pooled states (n, k, d) under the adapters as they stand, and labels.
@@ -290,59 +221,16 @@ class ModelRuntime:
             FedftError: FEDFT-3040 when the client holds nothing out.
 
         """
-        held_out = self.client_data(client).held_out
+        held_out = self.data.of(client).held_out
         if not held_out:
             raise FedftError(
                 Code.NO_HOLDOUT, "this client holds no samples out", hint="raise evaluation.holdout"
             )
         return self.evaluate(held_out)
 
-    # -- data ----------------------------------------------------------------------------------------
-
-    @cached_property
-    def test(self) -> tuple[Sequence[Any], DataReport]:
-        """The samples of the central evaluation."""
-        records = load_records_of(self.config, "test").sample(self.config.data.max_test, self._seed("test"))
-        return self.task.prepare(records)
-
-    def client_data(self, client: int) -> ClientData:
-        """Return one simulated client's samples, prepared at first use."""
-        if client not in self._clients:
-            samples, report = self.task.prepare(self.records.of(client))
-            train, held_out = self._hold_out(samples, client)
-            self._clients[client] = ClientData(train, held_out, report)
-        return self._clients[client]
-
-    def private_samples(self, client: int) -> Sequence[Any]:
-        """Return what came of a client's records, prepared at first use; no record makes this fail.
-
-        A record that cannot be read, or that has a token which the model does not know, gives no sample.
-        """
-        if client not in self._private_samples:
-            samples, _ = self.task.prepare(self.records.of(client), skip_unreadable=True)
-            known = self.base.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-            self._private_samples[client] = [sample for sample in samples if max(sample.ids) < known]
-        return self._private_samples[client]
-
-    def pooled(self) -> list[Any]:
-        """Return all clients' training samples together."""
-        clients = range(self.config.data.partition.clients)
-        return [sample for client in clients for sample in self.client_data(client).train]
-
-    def _hold_out(self, samples: Sequence[Any], client: int) -> tuple[Sequence[Any], Sequence[Any]]:
-        settings = self.config.evaluation
-        count = int(settings.holdout * len(samples)) if settings.federated else 0
-        if not count:
-            return samples, []
-        rng = np.random.default_rng(seeds.derive_seed(self.config.seed, "holdout", client))
-        held = set(rng.choice(len(samples), size=count, replace=False).tolist())
-        kept = [sample for index, sample in enumerate(samples) if index not in held]
-        return kept, [samples[index] for index in sorted(held)]
-
     def _public_gradients(self) -> SampleGradients:
         adapter = self.config.adapter
-        records = load_records_of(self.config, "public").sample(adapter.samples, self._seed("public"))
-        samples, _ = self.task.prepare(records)
+        samples = self.data.public(adapter.samples)
         size = self.config.evaluation.batch_size
         device = next(self.base.model.parameters()).device
         batches = [
@@ -361,9 +249,6 @@ class ModelRuntime:
     def _targets(self) -> list[str]:
         patterns = self.config.adapter.targets
         return resolve_targets(self.base.model, "auto" if patterns == ("auto",) else list(patterns))
-
-    def _seed(self, use: str) -> int:
-        return seeds.derive_seed(self.config.seed, use)
 
     def _detach(self) -> None:
         if self._handle is not None:

@@ -56,8 +56,8 @@ def spend(state: Path, run_id: str, client: str, rounds: int, config: Any) -> No
 
     identity = ClientIdentity(CLIENTS.index(client), 3)
     runtime, enforcer = ModelRuntime(config), PolicyEnforcer.of(identity, config, run_id)
-    plan = private_rounds(config, runtime.records.count(identity.partition))
-    fingerprint, examples = runtime.records.fingerprint(identity.partition)
+    plan = private_rounds(config, runtime.data.records.count(identity.partition))
+    fingerprint, examples = runtime.data.records.fingerprint(identity.partition)
     assert enforcer.ledger is not None
     enforcer.ledger.parent.mkdir(parents=True)
     book = Ledger.create(enforcer.ledger)

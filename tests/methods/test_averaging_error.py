@@ -11,6 +11,7 @@ from fedft.report.page import render
 from fedft.simulation.checkpoints import open_round
 from fedft.store import RunStore
 from fedft.tensors import Arrays
+from fedft.training.local_round import train_client
 from fedft.training.model_runtime import ModelRuntime
 from tests.federation import run_inline, tiny_config
 
@@ -31,7 +32,7 @@ def trained(runtime: ModelRuntime, state: Arrays, number: int) -> list[Arrays]:
     states = []
     for client in range(CLIENTS):
         runtime.load(state)
-        runtime.train(client, round_number=number, key=f"client-{client:03d}")
+        train_client(runtime, client, round_number=number, key=f"client-{client:03d}")
         states.append(runtime.state())
     return states
 

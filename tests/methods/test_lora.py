@@ -158,7 +158,7 @@ def test_fedit_with_one_client_is_central_lora(steps: int, tmp_path: Path) -> No
         for part, parameter in peft_factors(twin, name).items()
     }
     optimizer = torch.optim.AdamW(parameters.values(), lr=config.training.learning_rate, weight_decay=0.0)
-    samples = runtime.client_data(0).train
+    samples = runtime.data.of(0).train
     generator = seeds.generator(config.seed, "round", 1, "client-000")
     order = torch.randperm(len(samples), generator=generator).tolist()
     size = config.training.batch_size

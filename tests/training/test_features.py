@@ -69,7 +69,7 @@ def config(overrides: dict[str, object]) -> RunConfig:
 
 
 def samples_of(runtime: ModelRuntime) -> Sequence[ClassSample]:
-    return runtime.client_data(0).train
+    return runtime.data.of(0).train
 
 
 def test_features_come_in_the_order_of_the_samples(config: RunConfig) -> None:
@@ -192,4 +192,4 @@ def test_a_head_that_the_checkpoint_brings_cannot_be_trained_alone(
     runtime = ModelRuntime(load_config("demo", overrides | HEAD_FIRST))
     runtime.attach(runtime.build_frames())
     with pytest.raises(FedftError, match="FEDFT-3033"):
-        runtime.head_data(0, runtime.client_data(0).train)
+        runtime.head_data(0, runtime.data.of(0).train)

@@ -125,7 +125,7 @@ class PolicyEnforcer:
 
         """
         if self.simulated:
-            return runtime.records.count(client)
+            return runtime.data.records.count(client)
         bound = self._ledger().bindings()
         if self.dataset not in bound:
             raise FedftError(
@@ -145,7 +145,7 @@ class PolicyEnforcer:
 
         """
         if not self.simulated:
-            fingerprint, _ = runtime.records.fingerprint(client)
+            fingerprint, _ = runtime.data.records.fingerprint(client)
             self._ledger().require(self.dataset, fingerprint)
 
     def charge(
@@ -167,7 +167,7 @@ class PolicyEnforcer:
         if self.policy is None:
             raise FedftError(Code.POLICY_MISSING, "this site has no policy")
         if self.simulated and self.ledger is not None:
-            open_or_enrol(self.ledger, self.dataset, *runtime.records.fingerprint(client))
+            open_or_enrol(self.ledger, self.dataset, *runtime.data.records.fingerprint(client))
         ledger, run = self._ledger(), instruction.round.run_id
         budget, number = self.policy.budget(self.dataset), instruction.round.round
         ledger.charge(self.dataset, event, budget, run=run, round_number=number, release=release)

@@ -19,5 +19,5 @@ class HelloHandler:
         if privacy_model(runtime.config).charged_at_client:
             greet_privately(runtime, identity, context.enforcer)
         else:
-            examples = len(runtime.client_data(identity.partition).train)
+            examples = len(runtime.data.of(identity.partition).train)
         return Hello(identity.client, runtime.base_digest, examples, WIRE_VERSION, codec_versions())

@@ -17,6 +17,7 @@ from fedft.privacy.mechanisms.client_level import clip_delta
 from fedft.privacy.models.interface import PrivacyModel, model_part
 from fedft.statements import PrivacyStatement
 from fedft.store.records import UNCLIPPED
+from fedft.training.local_round import train_client
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class NoPrivacy:
     def train(self, context: InstructionContext) -> LocalTraining:
         """Train; the examples weigh the update."""
         identity, number = context.identity, context.instruction.round.round
-        report = context.runtime.train(identity.partition, round_number=number, key=identity.client)
+        report = train_client(context.runtime, identity.partition, round_number=number, key=identity.client)
         loads = float(load_count() - context.loads_before)
         return LocalTraining(report.examples, report.metrics | {"model_loads": loads})
 

@@ -58,7 +58,7 @@ class ChargedSamples:
         )
         self._paid = True
         self._enforcer.require_data(self._runtime, self._client)
-        return self._runtime.private_samples(self._client)
+        return self._runtime.data.private(self._client)
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -126,7 +126,7 @@ def greet_privately(runtime: ModelRuntime, identity: ClientIdentity, enforcer: P
 
     """
     if enforcer.simulated:
-        runtime.client_data(identity.partition)
+        runtime.data.of(identity.partition)
         return
     enforcer.examples(runtime, identity.partition)
     try:

@@ -120,7 +120,7 @@ def test_a_record_that_cannot_be_read_gives_no_sample_and_refuses_nothing(tmp_pa
     assert isinstance(hub.ask(hub.train(), identity), Update)
     runtime = hub.worker._runtime
     assert runtime is not None
-    assert len(runtime.private_samples(0)) == 59
+    assert len(runtime.data.private(0)) == 59
 
 
 @pytest.mark.parametrize("too_long", ["truncate", "drop", "error"])
@@ -137,7 +137,7 @@ def test_no_setting_makes_a_long_record_an_error(tmp_path: Path, too_long: str) 
     assert identity.site is not None
     runtime = ModelRuntime(identity.localise(hub.config.model_copy(update={"task": task})))
     runtime.task = make_task(runtime.config, runtime.base.tokenizer)
-    assert len(runtime.private_samples(0)) == 59 + (too_long == "truncate")
+    assert len(runtime.data.private(0)) == 59 + (too_long == "truncate")
 
 
 @pytest.mark.parametrize("secret", ["1+1=", "7+1="])
@@ -215,7 +215,7 @@ def test_whatever_happens_after_the_charge_leaves_as_one_refusal(
     def fail(*_arguments: Any, **_named: Any) -> Any:
         raise error
 
-    monkeypatch.setattr("fedft.training.model_runtime.ModelRuntime.private_samples", fail)
+    monkeypatch.setattr("fedft.training.run_data.RunData.private", fail)
     refusal = hub.refused(hub.train(), identity)
     assert (refusal.code, refusal.message) == ("FEDFT-8325", "the reason stays at the site; see its log")
 
