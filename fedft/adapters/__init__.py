@@ -9,7 +9,7 @@ from fedft.adapters.interface import AdapterLayer, Frames, LayerFrame, LayerFram
 from fedft.adapters.linear import AdaptedLinear, PerSampleSink
 from fedft.adapters.merge import merge
 from fedft.adapters.peft_export import export_peft
-from fedft.adapters.targets import head_parameters, resolve_targets
+from fedft.adapters.targets import resolve_targets
 
 __all__ = [
     "AdaptedLinear",
@@ -27,7 +27,6 @@ __all__ = [
     "attach",
     "build_frames",
     "export_peft",
-    "head_parameters",
     "merge",
     "resolve_targets",
 ]

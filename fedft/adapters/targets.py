@@ -85,24 +85,6 @@ def _place(parameter: Tensor) -> tuple[int, int]:
     return parameter.untyped_storage()._cdata, int(parameter.storage_offset())
 
 
-def head_parameters(model: nn.Module) -> list[str]:
-    """Return the names of the parameters outside a transformers model's body: a classification head.
-
-    Raises:
-        FedftError: FEDFT-2116 when the model has no body and head.
-
-    """
-    prefix = f"{getattr(model, 'base_model_prefix', '')}."
-    names = [name for name, _ in model.named_parameters()]
-    head = [name for name in names if not name.startswith(prefix)]
-    if not head or len(head) == len(names):
-        raise FedftError(
-            Code.EXTRA_PARAMETER_NOT_FOUND,
-            f"{type(model).__name__} has no head apart from its body {prefix!r}",
-        )
-    return head
-
-
 def _defaults(model: nn.Module) -> list[str]:
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in ARCHITECTURES:

@@ -106,22 +106,6 @@ class ExactAccumulator:
                 Code.VALUE_OUT_OF_RANGE, f"a value of magnitude {peak:g}, at most {self.max_abs:g} allowed"
             )
 
-    def merge(self, other: ExactAccumulator) -> None:
-        """Add everything that another accumulator holds.
-
-        Raises:
-            FedftError: FEDFT-5013 when manifest, grid or seed differ, FEDFT-5011 on capacity.
-
-        """
-        mine = (self.manifest, self.fraction_bits, self.seed)
-        if mine != (other.manifest, other.fraction_bits, other.seed):
-            raise FedftError(
-                Code.PARTIAL_SUMS_MISMATCH, "accumulators of different manifests, grids or seeds do not add"
-            )
-        for domain, theirs in other._sums.items():
-            self._sum(domain).merge(theirs)
-        self._counted(other.total_weight, other.count)
-
     def mean(self) -> dict[str, NDArray[np.float32]]:
         """Give the weighted mean, divided in float64 and rounded to float32 once.
 

@@ -56,12 +56,6 @@ class ExactSum:
         self._reserve(largest, min(largest, weight << LOW_BITS) if largest >= _NARROW else largest)
         return Contribution(self._high, self._low, self.fraction_bits, weight, largest < _NARROW)
 
-    def merge(self, other: ExactSum) -> None:
-        """Add another sum on the same grid; raises FEDFT-5011 when the total could leave its limbs."""
-        self._reserve(other._bound, other._low_bound)
-        self._high += other._high
-        self._low += other._low
-
     def to_float64(self) -> NDArray[np.float64]:
         """Give the sum in units of ``2**-fraction_bits``, each element rounded once unless above 2**85."""
         self._normalise()

@@ -39,7 +39,6 @@ class BlockInt(Fixed):
     id: ClassVar[int] = BLOCK_INT
     version: ClassVar[int] = 1
     params: ClassVar[type[BlockIntParams]] = BlockIntParams
-    biased: ClassVar[bool] = False
     needs_state: ClassVar[bool] = False
     integer_grid: ClassVar[bool] = True
 

@@ -38,11 +38,6 @@ class Dense(Fixed):
         return "dense" if self.dtype == "float32" else "bf16"
 
     @property
-    def biased(self) -> bool:
-        """Rounding to nearest is a bias, if a small one."""
-        return self.dtype == "bfloat16"
-
-    @property
     def spec(self) -> CodecSpec:
         """What travels with each shard."""
         return CodecSpec(self.id, self.version, DenseParams(self.dtype))

@@ -99,10 +99,6 @@ class Codec(Protocol):
         """Of the bytes."""
 
     @property
-    def biased(self) -> bool:
-        """The expectation of the decoded value differs from the input."""
-
-    @property
     def needs_state(self) -> bool:
         """Without error feedback kept by the client it loses much of what is learned."""
 

@@ -42,7 +42,6 @@ class Rotated(Fixed):
     id: ClassVar[int] = ROTATED
     version: ClassVar[int] = 1
     params: ClassVar[type[RotatedParams]] = RotatedParams
-    biased: ClassVar[bool] = False
     needs_state: ClassVar[bool] = False
     integer_grid: ClassVar[bool] = True
 

@@ -58,7 +58,6 @@ class Ternary:
     id: ClassVar[int] = TERNARY
     version: ClassVar[int] = 1
     params: ClassVar[type[TernaryParams]] = TernaryParams
-    biased: ClassVar[bool] = True
     needs_state: ClassVar[bool] = True
     integer_grid: ClassVar[bool] = True
 

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid
 
 from fedft.adapters import Frames
 from fedft.codecs import state_digest
+from fedft.codecs.configured import codecs_of_run
 from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.coordinator.broadcast import Broadcast
@@ -154,9 +155,16 @@ class Coordinator:
     def _greet(self, model: ModelRef) -> Greeting:
         wanted = self._wanted_clients()
         nodes = wait_for_nodes(self.grid, wanted, timeout=_CONNECT_TIMEOUT, stopped=self.stopped)
-        deadline = self.config.rounds.deadline
         return self.driver.run(
-            HandshakePhase(self.run.id, self.run.config, model, nodes, wanted=wanted, deadline=deadline)
+            HandshakePhase(
+                self.run.id,
+                self.run.config,
+                model,
+                nodes,
+                codecs=codecs_of_run(self.config.codec),
+                wanted=wanted,
+                deadline=self.config.rounds.deadline,
+            )
         )
 
     def _commit_beginning(self, state: Arrays, greeted: list[UpdateRecord]) -> None:

@@ -44,6 +44,8 @@ class HandshakePhase:
         model: what is known of its model; an empty base digest is filled in with the sites' own, which must
             be one and the same.
         nodes: who is connected.
+        codecs: wire id and version of each codec that the run's messages are in; who has another version,
+            or none, takes no part.
         wanted: participants that the run needs.
         deadline: in seconds.
 
@@ -59,6 +61,7 @@ class HandshakePhase:
         model: ModelRef,
         nodes: Sequence[int],
         *,
+        codecs: Mapping[int, int],
         wanted: int,
         deadline: float,
     ) -> None:
@@ -73,6 +76,7 @@ class HandshakePhase:
         self._broadcast = Broadcast(instruction, setup)
         self._setup_digest = instruction.setup_digest
         self._base_digest, self._nodes, self._wanted = model.base_digest, nodes, wanted
+        self._codecs = codecs
         self._participants: Participants = {}
         self._bases: dict[str, list[str]] = defaultdict(list)
         self._records: dict[int, UpdateRecord] = {}
@@ -88,7 +92,7 @@ class HandshakePhase:
     def take(self, answer: Answer) -> None:
         """Take one node's answer."""
         node = answer.request.node_id
-        hello, self._records[node] = _read(answer, self._base_digest, self._participants)
+        hello, self._records[node] = self._read(answer)
         if hello is not None:
             self._participants[hello.client_id] = Participant(hello.client_id, node, hello.num_examples)
             self._bases[hello.base_digest].append(hello.client_id)
@@ -117,6 +121,29 @@ class HandshakePhase:
             self._base_digest or _agreed(self._bases),
         )
 
+    def _read(self, answer: Answer) -> tuple[Hello | None, UpdateRecord]:
+        if answer.failure:
+            return None, answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
+        client = ""
+        try:
+            reply = read_reply(answer.envelope, _MAX_GREETING)
+            client = reply.client_id if isinstance(reply, Refusal | Hello) else ""
+            if isinstance(reply, Refusal):
+                raise FedftError(reply.code, reply.message)
+            if not isinstance(reply, Hello):
+                raise FedftError(Code.UNEXPECTED_REPLY, f"answered hello with {type(reply).__name__}")
+            self._check(reply, answer.request.node_id)
+        except Exception as problem:
+            error = as_peer_error(problem)
+            refused = answer_record(answer, "refused", client=client, code=error.code, message=error.message)
+            return None, refused
+        return reply, answer_record(answer, "accepted", client=client, num_examples=reply.num_examples)
+
+    def _check(self, hello: Hello, node_id: int) -> None:
+        _check_base(hello, self._base_digest)
+        _check_codecs(hello, self._codecs)
+        _check_unique(hello, node_id, self._participants)
+
 
 def _agreed(bases: dict[str, list[str]]) -> str:
     if len(bases) == 1:
@@ -129,25 +156,6 @@ def _agreed(bases: dict[str, list[str]]) -> str:
     )
 
 
-def _read(answer: Answer, base_digest: str, known: Participants) -> tuple[Hello | None, UpdateRecord]:
-    if answer.failure:
-        return None, answer_record(answer, "late" if answer.late else "failed", message=answer.failure)
-    client = ""
-    try:
-        reply = read_reply(answer.envelope, _MAX_GREETING)
-        client = reply.client_id if isinstance(reply, Refusal | Hello) else ""
-        if isinstance(reply, Refusal):
-            raise FedftError(reply.code, reply.message)
-        if not isinstance(reply, Hello):
-            raise FedftError(Code.UNEXPECTED_REPLY, f"answered hello with {type(reply).__name__}")
-        _check_base(reply, base_digest)
-        _check_unique(reply, answer.request.node_id, known)
-    except Exception as problem:
-        error = as_peer_error(problem)
-        return None, answer_record(answer, "refused", client=client, code=error.code, message=error.message)
-    return reply, answer_record(answer, "accepted", client=client, num_examples=reply.num_examples)
-
-
 def _check_base(hello: Hello, expected: str) -> None:
     if not hello.base_digest:
         raise FedftError(Code.BASE_MODEL_MISMATCH, "the client names no base model")
@@ -157,6 +165,17 @@ def _check_base(hello: Hello, expected: str) -> None:
             f"base model digest {hello.base_digest[:16]}…, the run's is {expected[:16]}…",
             hint="the client holds other weights; check model.source and model.revision",
         )
+
+
+def _check_codecs(hello: Hello, codecs: Mapping[int, int]) -> None:
+    for codec_id, version in codecs.items():
+        if (held := hello.codecs.get(codec_id)) != version:
+            found = "none" if held is None else f"version {held}"
+            raise FedftError(
+                Code.CODEC_UNSUPPORTED,
+                f"the run is coded with version {version} of codec {codec_id}, the client has {found}",
+                hint="give the site the server's version of fedft",
+            )
 
 
 def _check_unique(hello: Hello, node_id: int, known: Participants) -> None:

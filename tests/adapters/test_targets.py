@@ -14,7 +14,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from fedft.adapters import head_parameters, resolve_targets
+from fedft.adapters import resolve_targets
 from fedft.adapters.targets import ARCHITECTURES
 from fedft.errors import FedftError
 from tests.adapters.models import Make, tiny_bert, tiny_gpt2, tiny_llama, tiny_roberta
@@ -68,7 +68,6 @@ def test_distilbert() -> None:
     model = DistilBertForSequenceClassification(config)
     found = resolve_targets(model, "auto")
     assert set(found) == linear_names(model) - {"pre_classifier", "classifier"}
-    assert {name.partition(".")[0] for name in head_parameters(model)} == {"pre_classifier", "classifier"}
 
 
 def test_every_named_architecture_of_the_project_is_known() -> None:
@@ -125,12 +124,3 @@ def test_a_weight_that_shares_memory_is_refused() -> None:
     two.weight = nn.Parameter(one.weight.data.T)
     with pytest.raises(FedftError, match="FEDFT-2113"):
         resolve_targets(nn.ModuleDict({"one": one, "two": two}), ["two"])
-
-
-def test_a_head_is_what_lies_outside_the_body() -> None:
-    assert head_parameters(tiny_bert()) == ["classifier.weight", "classifier.bias"]
-    assert len(head_parameters(tiny_roberta())) == 4
-    with pytest.raises(FedftError, match="FEDFT-2116"):
-        head_parameters(tiny_bert().bert)
-    with pytest.raises(FedftError, match="FEDFT-2116"):
-        head_parameters(nn.Linear(2, 2))

@@ -69,15 +69,6 @@ def test_narrow_contributions_carry_before_the_low_limb_overflows(sign: int) -> 
     assert total.to_integers() == [sign * 60_000 << 50, 0]
 
 
-def test_merged_sums_carry_before_the_low_limb_overflows() -> None:
-    total = ExactSum(1, 50)
-    for _ in range(20):
-        other = ExactSum(1, 50)
-        other.contribution(3, 1000.0).add_dense(0, np.array([1000.0]))
-        total.merge(other)
-    assert total.to_integers() == [60_000 << 50]
-
-
 def test_sparse_and_dense_contributions_agree() -> None:
     values = np.array([0.0, 1.5, 0.0, -2.25, 0.0], dtype=np.float32)
     dense, sparse = ExactSum(5, FRACTION_BITS), ExactSum(5, FRACTION_BITS)

@@ -32,6 +32,7 @@ from tests.wire.samples import MODEL, ROUND
 
 SEED = b"seed of the round"
 NAMES = codec_names()
+UNBIASED = {"dense", "rotated1", "rotated2", "int4", "int8"}
 FLOATS = hnp.arrays(
     np.float32,
     st.integers(1, 70),
@@ -63,7 +64,6 @@ def test_says_what_it_is(name: str) -> None:
     assert codec.spec.codec_id == codec.id
     assert codec_versions()[codec.id] == codec.version == codec.spec.version
     assert codec_from_spec(codec.spec).spec == codec.spec
-    assert isinstance(codec.biased, bool)
     assert isinstance(codec.needs_state, bool)
     assert isinstance(codec.integer_grid, bool)
 
@@ -112,7 +112,7 @@ def test_size_is_as_stated(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bias_is_as_stated(name: str) -> None:
+def test_bias_is_as_documented(name: str) -> None:
     """The mean over many encodings comes near the input for unbiased codecs only."""
     state = gaussian({"x": (8192,)})
     manifest, codec, trials = Manifest.of(state), make_codec(name), 200
@@ -124,10 +124,10 @@ def test_bias_is_as_stated(name: str) -> None:
         mean += decoded / trials
         single.append(np.linalg.norm(decoded - total(state)))
     error = np.linalg.norm(mean - total(state)) / np.mean(single) if np.mean(single) else 0.0
-    if codec.biased:
-        assert error > 0.9
-    else:
+    if name in UNBIASED:
         assert error < 1.3 / np.sqrt(trials)
+    else:
+        assert error > 0.9
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -203,12 +203,12 @@ def test_sums_are_integers_on_the_stated_grid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_order_and_grouping_of_one_codec_do_not_change_a_bit(name: str) -> None:
+def test_the_order_of_one_codec_does_not_change_a_bit(name: str) -> None:
     check_order([name] * 12)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_order_and_grouping_of_a_mixture_do_not_change_a_bit(seed: int) -> None:
+def test_the_order_of_a_mixture_does_not_change_a_bit(seed: int) -> None:
     check_order(list(np.random.default_rng(seed).permutation(NAMES * 2)))
 
 
@@ -224,14 +224,11 @@ def check_order(names: list[str]) -> None:
     results = set()
     rng = np.random.default_rng(1)
     for _ in range(20):
-        parts = [ExactAccumulator(manifest, seed=SEED) for _ in range(int(rng.integers(1, 4)))]
+        total = ExactAccumulator(manifest, seed=SEED)
         for i in rng.permutation(len(updates)):
-            parts[rng.integers(len(parts))].add_decoded(*updates[i])
-        rng.shuffle(parts)
-        for part in parts[1:]:
-            parts[0].merge(part)
-        mean = b"".join(value.tobytes() for value in parts[0].mean().values())
-        results.add((parts[0].digest(), mean))
+            total.add_decoded(*updates[i])
+        mean = b"".join(value.tobytes() for value in total.mean().values())
+        results.add((total.digest(), mean))
     assert len(results) == 1
 
 

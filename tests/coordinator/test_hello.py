@@ -56,6 +56,8 @@ def test_two_nodes_that_are_the_same_client_end_the_run(tmp_path: Path) -> None:
     ("change", "code"),
     [
         (lambda hello: replace(hello, base_digest="ab" * 32), "FEDFT-2010"),
+        (lambda hello: replace(hello, codecs=dict(hello.codecs) | {2: 9}), "FEDFT-4010"),
+        (lambda hello: replace(hello, codecs={1: 1}), "FEDFT-4010"),
         (lambda hello: Refusal(NO_ROUND, "FEDFT-0042", "newer", hello.client_id), "FEDFT-0042"),
         (lambda _hello: Refusal(NO_ROUND, "no code", "x", "client-001"), "FEDFT-4007"),
     ],

@@ -166,7 +166,9 @@ def test_once_the_base_is_pinned_a_site_with_another_one_is_left_out(tmp_path: P
 
 @pytest.mark.parametrize("expected", ["", "aa" * 32])
 def test_a_client_that_names_no_base_takes_no_part(expected: str) -> None:
-    phase = HandshakePhase("run", "{}", ModelRef(expected, "", "", ""), [7], wanted=1, deadline=1.0)
+    phase = HandshakePhase(
+        "run", "{}", ModelRef(expected, "", "", ""), [7], codecs={}, wanted=1, deadline=1.0
+    )
     (request,) = phase.request()
     phase.take(Answer(request, seal(encode_reply(Hello("client-a", "", 1, 1, {})))))
 

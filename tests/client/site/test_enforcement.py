@@ -102,7 +102,7 @@ class Hub:
 
     def hello(self) -> Instruction:
         phase = HandshakePhase(
-            "run-1", to_json(self.config), self.book.reference(), [1], wanted=1, deadline=60.0
+            "run-1", to_json(self.config), self.book.reference(), [1], codecs={}, wanted=1, deadline=60.0
         )
         (request,) = phase.request()
         return decode_instruction(open_(request.envelope, max_bytes=2**30))

@@ -26,7 +26,6 @@ class Half(Named):
 
     name: ClassVar[str] = "half"
     options: ClassVar[type[Options]] = HalfOptions
-    biased: ClassVar[bool] = True
     needs_state: ClassVar[bool] = True
     integer_grid: ClassVar[bool] = False
     bits_per_parameter: ClassVar[float] = 16.0
