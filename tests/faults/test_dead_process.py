@@ -31,7 +31,7 @@ def _app_that_dies(marker: Path, *, every_time: bool) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         doomed = message.metadata.group_id == "2" and context.node_config["partition-id"] == 1
         if doomed and (every_time or not marker.exists()):
-            marker.touch()
+            marker.write_text(str(os.nice(0)))
             os.kill(os.getpid(), signal.SIGKILL)
         return answer(message, context)
 
@@ -59,6 +59,7 @@ def test_the_engine_is_restarted_and_the_result_is_the_undisturbed_one(
     assert run.final_digest == undisturbed
     notices = [event.kind for event in seen if isinstance(event, Notice)]
     assert notices == ["engine-restarted"]
+    assert int((tmp_path / "died").read_text()) == os.nice(0), "workers have the command's own priority"
 
 
 def test_a_process_that_always_dies_ends_the_run_resumable(
