@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedft.methods.interface import Method
     from fedft.privacy.models.interface import PrivacyModel
     from fedft.quant.interface import QuantFormat
+    from fedft.training.optimizer import OptimizerKind
     from fedft.training.task import Task
 
 FRAMES: Registry[Initialiser] = Registry(
@@ -67,6 +68,19 @@ PRIVACY_MODELS: Registry[PrivacyModel] = Registry(
         "none": "fedft.privacy.models.none:NONE",
         "example": "fedft.privacy.models.example:EXAMPLE",
         "client": "fedft.privacy.models.client:CLIENT",
+    },
+)
+
+OPTIMIZERS: Registry[OptimizerKind] = Registry(
+    "optimizer",
+    "fedft.optimizers",
+    "fedft.training.optimizer:OptimizerKind",
+    {
+        "adamw": "fedft.training.optimizer:ADAMW",
+        "adamw8bit": "fedft.training.optimizer:ADAMW_8BIT",
+        "paged-adamw8bit": "fedft.training.optimizer:PAGED_ADAMW_8BIT",
+        "sgd": "fedft.training.optimizer:SGD",
+        "adam-corrected": "fedft.training.corrected_adam:ADAM_CORRECTED",
     },
 )
 

@@ -41,9 +41,10 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     yield from TASKS.get(config.task.kind).contradictions(config)
     yield from _model(config, frame)
     yield from _training(config)
+    yield from _public(config)
     yield from _rounds(config)
-    yield from _head(config, frame)
-    yield from _data(config, frame)
+    yield from _head(config)
+    yield from _data(config)
     yield from _evaluation(config)
     privacy = PRIVACY_MODELS.get(config.privacy.mechanism)
     yield from privacy.forbids(config)
@@ -81,6 +82,27 @@ def _training(config: RunConfig) -> Iterator[Contradiction]:
         )
 
 
+def _public(config: RunConfig) -> Iterator[Contradiction]:
+    public = config.public
+    if public.micro_batch_size > public.batch_size:
+        yield Contradiction(
+            "public.micro_batch_size",
+            f"{public.micro_batch_size} is over public.batch_size {public.batch_size}",
+            ("public.batch_size",),
+        )
+    if reads_public(config) and not _own(config, config.data.public):
+        yield Contradiction(
+            "data.public",
+            "the run's start is made of public records (a frame of gradients, or public.steps); name them",
+            ("adapter.initialiser", "data.train", "public.steps", "public.epochs"),
+        )
+
+
+def reads_public(config: RunConfig) -> bool:
+    """Whether a run's start is made of public records; they then give a pooled head its center and start."""
+    return config.public.trains or METHODS.get(config.method).frame_facts(config).needs == "gradients"
+
+
 def _rounds(config: RunConfig) -> Iterator[Contradiction]:
     rounds, clients = config.rounds, config.data.partition.clients
     if rounds.cohort and rounds.min_replies > rounds.cohort:
@@ -98,7 +120,7 @@ def _rounds(config: RunConfig) -> Iterator[Contradiction]:
             )
 
 
-def _head(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
+def _head(config: RunConfig) -> Iterator[Contradiction]:
     """What the rounds of the head alone need."""
     head, task = config.head, config.task
     if head.rounds > config.rounds.total:
@@ -115,7 +137,7 @@ def _head(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
             "task.pooling, task.normalise and adapter.train_head",
             ("task.kind", "task.pooling", "task.normalise", "adapter.train_head"),
         )
-    if head.rounds == 1 and head.center_share and frame.needs != "gradients":
+    if head.rounds == 1 and head.center_share and not reads_public(config):
         yield Contradiction(
             "head.rounds",
             "the one round would measure the mean of the features, and none would train the head; set 2",
@@ -123,19 +145,13 @@ def _head(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
         )
 
 
-def _data(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
+def _data(config: RunConfig) -> Iterator[Contradiction]:
     partition = config.data.partition
     if partition.kind == "field" and not partition.field:
         yield Contradiction(
             "data.partition.field",
             'partition kind "field" needs the name of a field',
             ("data.partition.kind",),
-        )
-    if frame.needs == "gradients" and not _own(config, config.data.public):
-        yield Contradiction(
-            "data.public",
-            f"{frame.name} builds its frame from public records; name them",
-            ("adapter.initialiser", "data.train"),
         )
 
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedft.config.named import Named, OpenSection, Section
 from fedft.config.rules import ContradictionError, contradictions
-from fedft.registries import CODECS, FRAMES, METHODS, PRIVACY_MODELS, QUANT, TASKS
+from fedft.registries import CODECS, FRAMES, METHODS, OPTIMIZERS, PRIVACY_MODELS, QUANT, TASKS
 
 
 def _split(value: object) -> object:
@@ -135,26 +135,47 @@ class AdapterSection(OpenSection):
     train_head: bool = Field(True, description="train the classification head too (classification)")
 
 
-class TrainingSection(Section):
+class TrainingSection(OpenSection):
     """Local training of one client in one round."""
 
-    optimizer: Literal["adamw", "adamw8bit", "paged-adamw8bit"] = Field(
-        "adamw", description="8bit: bitsandbytes keeps AdamW's state in 8 bits; needs model.device = cuda"
+    optimizer: Annotated[str, Named(OPTIMIZERS)] = Field(
+        "adamw",
+        description="8bit: bitsandbytes keeps AdamW's state in 8 bits; needs model.device = cuda; "
+        "adam-corrected: Adam less the variance of the privacy noise",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
     head_learning_rate: float = Field(0.0, ge=0, description="learning rate of the head; 0: the same")
     steps: int = Field(0, ge=0, description="optimiser steps a round; 0: epochs decides")
     epochs: int = Field(1, ge=0, description="passes over the client's data a round, if steps is 0")
     batch_size: int = Field(32, ge=1, description="samples in one optimiser step")
     micro_batch_size: int = Field(0, ge=0, description="samples in one forward pass; 0: batch_size")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's beta1")
-    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW's beta2")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
+    beta1: float = Field(0.9, ge=0, lt=1, description="Adam's beta1")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's beta2")
     max_grad_norm: float = Field(1.0, ge=0, description="clip the gradient's L2 norm to this; 0: do not")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="learning rate over the whole run's steps"
     )
     warmup_ratio: float = Field(0.0, ge=0, lt=1, description="share of the run's steps with rising rate")
+
+
+class PublicSection(TrainingSection):
+    """What the server trains on the public records before the first round: adapters and head, at no epsilon.
+
+    The start is the mean of the later half of the iterates. The keys are those of ``[training]``.
+    """
+
+    steps: int = Field(0, ge=0, description="optimiser steps; 0: epochs decides")
+    epochs: int = Field(
+        0,
+        ge=0,
+        description="passes over the public records; 0, with steps 0: the adapters start from their frame",
+    )
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained."""
+        return bool(self.steps or self.epochs)
 
 
 class HeadSection(Section):
@@ -323,7 +344,8 @@ class RunConfig(Section):
     task: TaskSection = Field(default_factory=TaskSection)
     data: DataSection = DataSection()
     adapter: AdapterSection = Field(default_factory=AdapterSection)
-    training: TrainingSection = TrainingSection()
+    training: TrainingSection = Field(default_factory=TrainingSection)
+    public: PublicSection = Field(default_factory=PublicSection)
     head: HeadSection = HeadSection()
     privacy: PrivacySection = PrivacySection()
     rounds: RoundsSection = RoundsSection()

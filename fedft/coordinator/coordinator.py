@@ -16,7 +16,7 @@ from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.coordinator.broadcast import Broadcast
 from fedft.coordinator.central_mechanism import central_mechanism
-from fedft.coordinator.evaluation import EvaluationPhase, evaluate_centrally
+from fedft.coordinator.evaluation import PUBLIC, EvaluationPhase, evaluate_centrally
 from fedft.coordinator.events import (
     ClientAnswered,
     Notice,
@@ -170,9 +170,12 @@ class Coordinator:
     def _commit_beginning(self, state: Arrays, greeted: list[UpdateRecord]) -> None:
         timer = PhaseTimer()
         evaluations: tuple[EvaluationRecord, ...] = ()
-        if self.config.evaluation.every and self.config.evaluation.before:
+        settings, learned = self.config.evaluation, self.config.public.trains
+        if settings.every and (settings.before or learned):
             with timer.phase("evaluation"):
-                evaluations = self._evaluate_before()
+                evaluations = self._evaluate_before() if settings.before else ()
+                if learned:
+                    evaluations += evaluate_centrally(self.model.require_runtime(), state, PUBLIC)
         record = timer.record(
             0, state_digest(state), updates=with_sketches(greeted, self.sketches), evaluations=evaluations
         )

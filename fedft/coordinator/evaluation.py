@@ -17,12 +17,17 @@ from fedft.training.model_runtime import ModelRuntime
 from fedft.wire import Evaluation
 from fedft.wire.peer_error import as_peer_error
 
+PUBLIC = "public"
+"""Scope of a start that public records alone have trained: what a run has to add to."""
 
-def evaluate_centrally(runtime: ModelRuntime, state: Arrays) -> tuple[EvaluationRecord, ...]:
+
+def evaluate_centrally(
+    runtime: ModelRuntime, state: Arrays, scope: str = "central"
+) -> tuple[EvaluationRecord, ...]:
     """Measure a state on the test records, as a whole and by group."""
     runtime.load(state)
     samples, _ = runtime.data.test
-    return records_of(runtime.evaluate(samples), "central")
+    return records_of(runtime.evaluate(samples), scope)
 
 
 def records_of(metrics: Metrics, scope: str) -> tuple[EvaluationRecord, ...]:

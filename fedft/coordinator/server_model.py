@@ -19,6 +19,7 @@ from fedft.registries import METHODS, TASKS
 from fedft.store import RunRecord, RunStore
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
+from fedft.training.public_start import train_on_public
 from fedft.wire import Setup
 from fedft.wire.setups import setup_digest
 
@@ -79,7 +80,7 @@ class ServerBase:
         self._skeleton: nn.Module | None = None
         self.runtime: ModelRuntime | None = None
         trains_head = config.adapter.train_head and TASKS.get(config.task.kind).has_head
-        reads_base = self.method.frame_facts(config).needs != "nothing"
+        reads_base = self.method.frame_facts(config).needs != "nothing" or config.public.trains
         if config.evaluation.every or (new and (reads_base or trains_head)):
             self.runtime = ModelRuntime(config)
         self.digest = pinned if self.runtime is None else self.runtime.base_digest
@@ -104,11 +105,17 @@ class ServerBase:
         model = self._layers()
         return self.method.build_frames(model, self._targets(model), self.config, _no_gradients)
 
+    def attach(self, frames: Frames) -> None:
+        """Put the run's adapters on the base, where it is loaded."""
+        if self.runtime is not None:
+            self.runtime.attach(frames)
+
     def start(self, frames: Frames) -> Arrays:
-        """Return the state that training starts from; the runtime has the frames attached from then on."""
+        """Return the state that training starts from, with what public records teach beforehand."""
         if self.runtime is None:
             return {name: value.numpy() for name, value in frames.base_state().items()}
-        self.runtime.attach(frames)
+        if self.config.public.trains:
+            train_on_public(self.runtime)
         return self.runtime.state()
 
     def _layers(self) -> nn.Module:
@@ -142,9 +149,10 @@ def prepare_model(
         frames = make()
         store.write_frame(frames.digest(), frames.to_bytes())
     shipped = b"" if base.method.frame_facts(base.config).reproducible else frames.to_bytes()
-    setup, start = Setup(run.config, shipped), base.start(frames)
-    if store.last_round(run.id) is not None:
-        start = store.state(run.id, 0)
+    base.attach(frames)
+    begun = store.last_round(run.id) is not None
+    start = store.state(run.id, 0) if begun else base.start(frames)
+    setup = Setup(run.config, shipped)
     runtime = base.runtime if base.config.evaluation.every else None
     return ServerModel(base.digest, frames.digest(), frames, setup, start, runtime)
 

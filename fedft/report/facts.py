@@ -14,6 +14,13 @@ PHASES = ("model", "clients", "frame", "training", "aggregation", "evaluation")
 STATUSES = ("accepted", "refused", "failed", "late")
 
 
+_SCOPES = {
+    "pooled": "central, on pooled data",
+    "pooled, joined batches": "central, batches of all clients joined",
+    "public": "public records alone",
+}
+
+
 @dataclass(frozen=True)
 class Traffic:
     """Bytes: updates up, states down, and ``setup`` (configuration and frame), which goes down too."""
@@ -204,10 +211,8 @@ def _of_scope(record: RoundRecord, scope: str) -> Iterable[EvaluationRecord]:
 
 
 def _scope_name(scope: str) -> str:
-    if scope == "pooled":
-        return "central, on pooled data"
-    if scope == "pooled, joined batches":
-        return "central, batches of all clients joined"
+    if scope in _SCOPES:
+        return _SCOPES[scope]
     kind, _, client = scope.partition(":")
     return f"{client} alone" if kind == "alone" else scope
 

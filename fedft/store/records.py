@@ -67,7 +67,7 @@ class EvaluationRecord:
     """Metrics of one state. ``group`` is empty for the whole set.
 
     ``scope`` says what was measured: "central" (the server), "federated" (the clients), or a comparison:
-    "pooled", "alone:<client>".
+    "public" (the start), "pooled", "alone:<client>".
     """
 
     scope: str

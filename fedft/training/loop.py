@@ -1,4 +1,4 @@
-"""Local training of one client: AdamW over its samples, nothing random but the order."""
+"""Local training of one client over its samples, nothing random but the order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from fedft import clock
 from fedft.config.schema import TrainingSection
 from fedft.data.samples import CausalSample, ClassSample
 from fedft.errors import Code, FedftError
-from fedft.training.optimizer import adamw_class
+from fedft.registries import OPTIMIZERS
+from fedft.training.iterate_mean import IterateMean
+from fedft.training.optimizer import ParameterGroup
 from fedft.training.schedule import local_steps, rate_factor
 from fedft.training.task import Task, batches_by_length, device_of, to_device
 
@@ -49,6 +51,7 @@ def train_local(
     generator: torch.Generator,
     first_step: int = 0,
     total_steps: int = 0,
+    mean: IterateMean | None = None,
 ) -> TrainReport:
     """Train parameters in place for one round.
 
@@ -66,6 +69,7 @@ def train_local(
         generator: a CPU generator of this client and round.
         first_step: optimiser steps of the run before this round, for the schedule.
         total_steps: optimiser steps of the whole run; 0 means this round is the whole run.
+        mean: takes in every iterate.
 
     Raises:
         FedftError: FEDFT-3030 the loss or the gradient is not finite, FEDFT-3031 nothing to train.
@@ -87,22 +91,29 @@ def train_local(
         loss_sum += _accumulate(model, task, batch, section)
         _clip([*adapters, *head], section.max_grad_norm, first_step + step)
         optimizer.step()
+        if mean is not None:
+            mean.add()
         examples += len(batch)
     optimizer.zero_grad()
     return TrainReport(steps, examples, loss_sum / examples, clock.monotonic() - started)
 
 
 def make_optimizer(
-    section: TrainingSection, adapters: Sequence[nn.Parameter], head: Sequence[nn.Parameter]
-) -> torch.optim.AdamW:
-    """Return AdamW over the adapters, and over the head at its own learning rate."""
+    section: TrainingSection,
+    adapters: Sequence[nn.Parameter],
+    head: Sequence[nn.Parameter],
+    noise: tuple[float, float] = (0.0, 0.0),
+) -> torch.optim.Optimizer:
+    """Return the section's optimiser over the adapters, and over the head at its own learning rate.
+
+    ``noise`` is the standard deviation of the noise in the gradients of adapters and head.
+    """
     rate = section.learning_rate
-    groups = [(adapters, rate), (head, section.head_learning_rate or rate)]
-    return adamw_class(section.optimizer, (*adapters, *head)[0].device)(
-        [{"params": list(parameters), "lr": lr} for parameters, lr in groups if parameters],
-        betas=(section.beta1, section.beta2),
-        weight_decay=section.weight_decay,
-    )
+    groups = [
+        ParameterGroup(adapters, rate, noise[0]),
+        ParameterGroup(head, section.head_learning_rate or rate, noise[1]),
+    ]
+    return OPTIMIZERS.get(section.optimizer).make([group for group in groups if group.parameters], section)
 
 
 def set_rates(

@@ -14,6 +14,7 @@ from fedft.adapters import AdapterHandle, Frames, SampleGradients, attach, resol
 from fedft.adapters.frozen import shape_of
 from fedft.codecs import Manifest, state_digest
 from fedft.config import RunConfig
+from fedft.config.rules import reads_public
 from fedft.config.schema import TrainingSection
 from fedft.errors import Code, FedftError
 from fedft.methods import Method
@@ -24,6 +25,7 @@ from fedft.privacy.models.interface import privacy_model
 from fedft.registries import METHODS
 from fedft.tensors import Arrays
 from fedft.training.features import FeatureCache, labels_of, pooled_features, start_head
+from fedft.training.iterate_mean import IterateMean
 from fedft.training.loop import TrainReport, train_local
 from fedft.training.memory import MemoryWatch
 from fedft.training.metrics import Metrics
@@ -96,12 +98,12 @@ class ModelRuntime:
         return self.method.build_frames(self.base.model, self._targets(), self.config, self._public_gradients)
 
     def start_from_public(self) -> None:
-        """Fit a pooled head to the public records, where the frame is made of their gradients.
+        """Fit a pooled head to the public records, where a run's start is made of them.
 
         A head at zero hands no gradient on; what public records teach it costs no privacy.
         """
         model = self.base.model
-        if isinstance(model, PooledClassifier) and self.method.frame_facts(self.config).needs == "gradients":
+        if isinstance(model, PooledClassifier) and reads_public(self.config):
             samples = self.data.public()
             pooled = pooled_features(model, self.task, samples, self.config.evaluation.batch_size)
             start_head(model.head, pooled, labels_of(samples))
@@ -178,6 +180,7 @@ class ModelRuntime:
         first_step: int = 0,
         total_steps: int = 0,
         head_only: bool = False,
+        mean: IterateMean | None = None,
     ) -> TrainReport:
         """Train the adapters (and the head) on samples; see ``train_local``."""
         head, matrices = self.trainable(head_only=head_only)
@@ -191,6 +194,7 @@ class ModelRuntime:
             generator=generator,
             first_step=first_step,
             total_steps=total_steps,
+            mean=mean,
         )
 
     def trainable(self, *, head_only: bool = False) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

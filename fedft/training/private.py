@@ -57,7 +57,8 @@ def train_private(
     if not (adapters or head):
         raise FedftError(Code.NOTHING_TO_TRAIN, "nothing to train: 0 matrices")
     model.eval()
-    optimizer = make_optimizer(section, adapters, head)
+    noise = rounds.noise_multiplier * max_grad_norm / rounds.sampler.expected_batch
+    optimizer = make_optimizer(section, adapters, head, (noise, noise))
     peaks = [group["lr"] for group in optimizer.param_groups]
     step_of_one = DpSgd(
         model,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from fedft.config import RunConfig
-from fedft.registries import METHODS
+from fedft.config.rules import reads_public
 
 
 class Stage(Enum):
@@ -21,8 +21,7 @@ class Stage(Enum):
 
 def measures_center(config: RunConfig) -> bool:
     """Whether a run's first round measures the features' mean; public records have given it otherwise."""
-    frame = METHODS.get(config.method).frame_facts(config)
-    return bool(config.head.rounds and config.head.center_share) and frame.needs != "gradients"
+    return bool(config.head.rounds and config.head.center_share) and not reads_public(config)
 
 
 def stage_of(config: RunConfig, number: int) -> Stage:

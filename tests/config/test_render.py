@@ -26,6 +26,11 @@ def test_every_key_has_a_description() -> None:
     assert [key.path for key in keys() if not key.facts.get("description")] == []
 
 
+def named_by(config: RunConfig) -> set[str]:
+    """Return what a configuration names, and the empty name, to which a section's own keys belong."""
+    return {"", config.codec.name, config.training.optimizer}
+
+
 @pytest.mark.parametrize("comments", [True, False])
 def test_toml_has_every_key_and_loads_to_the_same_configuration(comments: bool) -> None:
     config = load_config("demo", {"task.answer_after": '#"\\', "adapter.targets": ["a", 'b"'], "seed": 2**62})
@@ -33,7 +38,7 @@ def test_toml_has_every_key_and_loads_to_the_same_configuration(comments: bool) 
     table = tomllib.loads(to_toml(config, comments=comments))
 
     assert check(table) == config
-    assert sorted(flat(table)) == sorted(key.path for key in keys())
+    assert sorted(flat(table)) == sorted(key.path for key in keys() if key.owner in named_by(config))
 
 
 def test_comments_say_meaning_range_and_default() -> None:
@@ -42,11 +47,11 @@ def test_comments_say_meaning_range_and_default() -> None:
     assert "side of the square matrix R (fedsb), or LoRA's rank [1 to 8192, default 64]\nrank = 64" in text
     assert '["linear" | ' not in text
     assert '"constant" | "linear" | "cosine", default "constant"]\nschedule' in text
-    assert "peak learning rate of AdamW [over 0, default 0.001]" in text
+    assert "peak learning rate [over 0, default 0.001]" in text
     assert "[true | false, default true]\nbefore = true" in text
     assert "default 17]\nseed = 5" in text
     for key in keys():
-        assert key.facts["description"] in text
+        assert key.facts["description"] in text or key.owner not in named_by(RunConfig())
 
 
 def test_lines_are_short() -> None:
@@ -67,7 +72,7 @@ def test_the_demo_template_is_the_demo() -> None:
 
 
 def test_the_minimal_template_has_few_keys_and_the_others_all() -> None:
-    everything = len(keys())
+    everything = len([key for key in keys() if key.owner in named_by(RunConfig())])
 
     assert len(list(flat(tomllib.loads(template("minimal"))))) < 20
     assert len(list(flat(tomllib.loads(template("sst2"))))) == everything

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from fedft.config.rules import Contradiction
-from fedft.registries import METHODS
+from fedft.config.rules import Contradiction, reads_public
 
 if TYPE_CHECKING:
     from fedft.config import RunConfig
@@ -28,10 +27,11 @@ def weighs_and_tells_nothing(config: RunConfig) -> Iterator[Contradiction]:
             "metrics of private data would leave without being accounted for",
             (MECHANISM,),
         )
-    frame, data = METHODS.get(config.method).frame_facts(config), config.data
-    if frame.needs == "gradients" and data.public == data.train != "demo":
+    data = config.data
+    if reads_public(config) and data.public == data.train != "demo":
         yield Contradiction(
             "data.public",
-            "the frame would be built from private records; name public ones, or another adapter.initialiser",
-            (MECHANISM, "adapter.initialiser", "data.train"),
+            "the run's start would be made of private records; name public ones, or another "
+            "adapter.initialiser",
+            (MECHANISM, "adapter.initialiser", "data.train", "public.steps", "public.epochs"),
         )
