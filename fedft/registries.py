@@ -12,6 +12,7 @@ from fedft.registry import Registry
 
 if TYPE_CHECKING:
     from fedft.adapters.initialisers.interface import Initialiser
+    from fedft.aggregation.rules.interface import AggregationRule
     from fedft.codecs.interface import Codec
     from fedft.methods.interface import Method
     from fedft.privacy.models.interface import PrivacyModel
@@ -96,5 +97,18 @@ CODECS: Registry[Codec] = Registry(
         "int8": "fedft.codecs.block_int:INT8",
         "bf16": "fedft.codecs.dense:BF16",
         "dense": "fedft.codecs.dense:DENSE_CODEC",
+    },
+)
+
+AGGREGATION_RULES: Registry[AggregationRule] = Registry(
+    "aggregation rule",
+    "fedft.aggregation",
+    "fedft.aggregation.rules.interface:AggregationRule",
+    {
+        "mean": "fedft.aggregation.rules.mean:MEAN",
+        "norm-bound": "fedft.aggregation.rules.norm_bound:NORM_BOUND",
+        "median": "fedft.aggregation.rules.trimmed:MEDIAN",
+        "trimmed-mean": "fedft.aggregation.rules.trimmed:TRIMMED_MEAN",
+        "multi-krum": "fedft.aggregation.rules.multi_krum:MULTI_KRUM",
     },
 )

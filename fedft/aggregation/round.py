@@ -1,9 +1,9 @@
-"""One round at the server: which updates count, which are refused, and their mean."""
+"""One round at the server: which updates count, which are refused, and what becomes of them."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedft.aggregation.accumulator import FRACTION_BITS, MAX_ABS, MAX_WEIGHT, ExactAccumulator
+from fedft.aggregation.rules.interface import AggregationRule, Verdict
+from fedft.aggregation.rules.mean import MEAN
 from fedft.codecs import CodecContext, CodecSpec, DecodedUpdate, Manifest, decode_update
 from fedft.errors import Code, FedftError
 from fedft.tensors import Arrays
@@ -22,7 +24,7 @@ Weighting = Literal["examples", "uniform"]
 
 @dataclass(frozen=True)
 class UpdateAccepted:
-    """The update is in the mean with this weight; ``norm`` is its L2 norm."""
+    """The update is in the round with this weight; ``norm`` is its L2 norm."""
 
     weight: int
     norm: float
@@ -37,7 +39,7 @@ class UpdateRejected:
 
 
 class RoundAggregator:
-    """Takes the updates of one round in any order, each at most once, and gives their weighted mean.
+    """Takes the updates of one round in any order, each at most once, and makes one of them by a rule.
 
     An update is checked and decoded completely before the accumulator is touched.
 
@@ -52,6 +54,7 @@ class RoundAggregator:
         max_weight: largest number of examples that counts; more is refused.
         max_norm: largest L2 norm of an update, None for no limit.
         witness: shown every update that counts, decoded, with its weight; it changes nothing of the mean.
+        rule: how the updates become one; the weighted mean where none is named.
         max_abs: largest magnitude of a value.
         fraction_bits: the grid of the sum, see ``ExactAccumulator``.
 
@@ -72,10 +75,12 @@ class RoundAggregator:
         max_abs: float = MAX_ABS,
         fraction_bits: int = FRACTION_BITS,
         witness: Callable[[Arrays, int], None] | None = None,
+        rule: AggregationRule = MEAN,
     ) -> None:
         self.accumulator = ExactAccumulator(
             manifest, fraction_bits=fraction_bits, max_weight=max_weight, max_abs=max_abs, seed=seed
         )
+        self._collector = rule.collector(self.accumulator)
         self.refusals: Counter[str] = Counter()
         self._round = round
         self._model = model
@@ -107,7 +112,7 @@ class RoundAggregator:
             return self._refuse(as_peer_error(error))
         try:
             shown = {} if self._witness is None else self._arrays(decoded)
-            self.accumulator.add_decoded(decoded, weight)
+            self._collector.add(client_key, decoded, weight)
         except FedftError as error:
             return self._refuse(error)
         self._counted.add(client_key)
@@ -119,12 +124,17 @@ class RoundAggregator:
         self.refusals[error.code] += 1
         return UpdateRejected(error.code, error.message)
 
-    def result(self) -> dict[str, NDArray[np.float32]]:
-        """Give the weighted mean of the accepted updates; raises FEDFT-5014 when there is none."""
-        return self.accumulator.mean()
+    def result(self) -> Arrays:
+        """Return what the rule makes of the accepted updates; FEDFT-5014 (none), FEDFT-5018 (too few)."""
+        return self._collector.result()
+
+    @property
+    def verdicts(self) -> Mapping[str, Verdict]:
+        """What the rule made of each client's update in the last result; empty with the mean."""
+        return self._collector.verdicts
 
     def total(self) -> NDArray[np.float64]:
-        """Give the weighted sum of the accepted updates, (d,); zeros when there is none."""
+        """Give the weighted sum of the accepted updates, (d,); zeros where nothing is in it."""
         return self.accumulator.total()
 
     def _check_reference(self, client_key: str, update: Update) -> None:

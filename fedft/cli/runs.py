@@ -109,6 +109,7 @@ def _print_run(run: RunRecord, rounds: list[RoundRecord]) -> None:
         comparison_table,
         privacy_table,
         quality_table,
+        robust_line,
         styled_status,
         time_line,
         traffic_line,
@@ -129,6 +130,8 @@ def _print_run(run: RunRecord, rounds: list[RoundRecord]) -> None:
     out.print(f"bytes {traffic_line(rounds)}")
     if line := averaging_line(rounds):
         out.print(f"averaging {line}")
+    if line := robust_line(rounds):
+        out.print(f"robust aggregation: {line}")
     out.print(f"time  {time_line(rounds)}")
     quality = (_rounds_table(rounds), quality_table(rounds), comparison_table(rounds))
     for table in (*quality, privacy_table(rounds), _seconds_table(rounds), _setbacks_table(rounds)):

@@ -169,6 +169,7 @@ def _print_end(store: RunStore, run_id: str, *, json: bool, report: Path | None 
         headline,
         privacy_table,
         quality_table,
+        robust_line,
         time_line,
         traffic_line,
     )
@@ -188,6 +189,8 @@ def _print_end(store: RunStore, run_id: str, *, json: bool, report: Path | None 
     out.print(f"sent    {traffic_line(rounds)}", soft_wrap=True)
     if line := averaging_line(rounds):
         out.print(f"average {line}", soft_wrap=True)
+    if line := robust_line(rounds):
+        out.print(f"robust  {line}", soft_wrap=True)
     out.print(f"state   {run.final_digest}", style="dim", soft_wrap=True)
     if report is not None:
         out.print(f"report  [bold]{report}[/]", soft_wrap=True)

@@ -113,6 +113,18 @@ def averaging_line(rounds: Sequence[RoundRecord]) -> str:
     return f"error {errors[-1][1]:.3g} of the mean change, at most {worst[1]:.3g} (round {worst[0]})"
 
 
+def robust_line(rounds: Sequence[RoundRecord]) -> str:
+    """Say which client a robust rule found furthest from the others; empty with the plain mean."""
+    standings = facts.standings(rounds)
+    if not standings:
+        return ""
+    first = standings[0]
+    return (
+        f"{first.client} is furthest from the result, {first.distance:.3g} times the median distance; "
+        f"{100 * first.kept:.0f} % of its updates counted"
+    )
+
+
 def time_line(rounds: Sequence[RoundRecord]) -> str:
     """Say how long the committed rounds took."""
     count = len(facts.training_rounds(rounds))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedft.registries import METHODS, PRIVACY_MODELS, TASKS
+from fedft.registries import AGGREGATION_RULES, METHODS, PRIVACY_MODELS, TASKS
 
 if TYPE_CHECKING:
     from fedft.config.schema import RunConfig
@@ -43,6 +43,9 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     yield from _training(config)
     yield from _public(config)
     yield from _rounds(config)
+    aggregation = config.aggregation
+    rule = AGGREGATION_RULES.get(aggregation.rule).configured(aggregation.options)
+    yield from rule.contradictions(config)
     yield from _head(config)
     yield from _data(config)
     yield from _evaluation(config)

@@ -8,7 +8,16 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedft.config.named import Named, OpenSection, Section
 from fedft.config.rules import ContradictionError, contradictions
-from fedft.registries import CODECS, FRAMES, METHODS, OPTIMIZERS, PRIVACY_MODELS, QUANT, TASKS
+from fedft.registries import (
+    AGGREGATION_RULES,
+    CODECS,
+    FRAMES,
+    METHODS,
+    OPTIMIZERS,
+    PRIVACY_MODELS,
+    QUANT,
+    TASKS,
+)
 
 
 def _split(value: object) -> object:
@@ -225,6 +234,16 @@ class RoundsSection(Section):
     max_update_norm: float = Field(1e4, gt=0, description="an update with a larger L2 norm is refused")
 
 
+class AggregationSection(OpenSection):
+    """How a round's updates become one."""
+
+    rule: Annotated[str, Named(AGGREGATION_RULES)] = Field(
+        "mean",
+        description="mean: exact and weighted; the others bound what a few hostile clients can do to a model "
+        "and keep all updates of a round in the server's memory",
+    )
+
+
 class CodecSection(OpenSection):
     """How the clients' updates travel."""
 
@@ -349,6 +368,7 @@ class RunConfig(Section):
     head: HeadSection = HeadSection()
     privacy: PrivacySection = PrivacySection()
     rounds: RoundsSection = RoundsSection()
+    aggregation: AggregationSection = Field(default_factory=AggregationSection)
     codec: CodecSection = Field(default_factory=CodecSection)
     evaluation: EvaluationSection = EvaluationSection()
     simulation: SimulationSection = SimulationSection()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from fedft.aggregation import RoundAggregator, UpdateRejected
+from fedft.aggregation.rules import Verdict
 from fedft.coordinator.broadcast import read_reply
 from fedft.coordinator.exchange import Answer
 from fedft.errors import Code, FedftError
@@ -51,6 +53,16 @@ def record_reply(
         metrics=dict(reply.metrics),
         privacy=privacy,
     )
+
+
+def with_verdicts(records: Sequence[UpdateRecord], verdicts: Mapping[str, Verdict]) -> list[UpdateRecord]:
+    """Add to the records what the round's aggregation rule made of the updates."""
+    return [
+        replace(record, kept=verdict.kept, distance=verdict.distance)
+        if (verdict := verdicts.get(record.client))
+        else record
+        for record in records
+    ]
 
 
 def _read_update(answer: Answer, max_bytes: int) -> Update:

@@ -10,12 +10,14 @@ from typing import NoReturn
 from flwr.serverapp import Grid
 
 from fedft.adapters import Frames
+from fedft.aggregation.rules.configured import configured_rule
 from fedft.codecs import state_digest
 from fedft.codecs.configured import codecs_of_run
 from fedft.config import RunConfig
 from fedft.config.load import from_json
 from fedft.coordinator.broadcast import Broadcast
 from fedft.coordinator.central_mechanism import central_mechanism
+from fedft.coordinator.collect import with_verdicts
 from fedft.coordinator.evaluation import PUBLIC, EvaluationPhase, evaluate_centrally
 from fedft.coordinator.events import (
     ClientAnswered,
@@ -204,6 +206,7 @@ class Coordinator:
         with timer.phase("aggregation"):
             seed = self.book.codec_seed(number + 1)
             mean, stated = self.release.release(number, collected.aggregator, updates)
+            updates = with_verdicts(updates, collected.aggregator.verdicts)
             missed = None if error is None else error.relative(mean)
             new = self.book.downlink().apply(step.state, mean, step.residual, seed)
         evaluations = self._evaluations(number, new.state, timer)
@@ -243,10 +246,14 @@ class Coordinator:
         if self.release.always_released:
             return True
         accepted = sum(record.status == "accepted" for record in updates)
-        return accepted >= replies_needed(asked, self.config.rounds.min_replies)
+        return accepted >= self._needed(asked)
+
+    def _needed(self, asked: int) -> int:
+        rule = configured_rule(self.config.aggregation)
+        return max(replies_needed(asked, self.config.rounds.min_replies), rule.fewest_updates)
 
     def _refuse(self, number: int, updates: list[UpdateRecord], asked: int) -> NoReturn:
-        needed = replies_needed(asked, self.config.rounds.min_replies)
+        needed = self._needed(asked)
         accepted = sum(record.status == "accepted" for record in updates)
         raise FedftError(
             Code.TOO_FEW_UPDATES,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from fedft.aggregation import RoundAggregator
+from fedft.aggregation.rules.configured import configured_rule
 from fedft.codecs import Codec, CodecContext, Manifest, Shard, make_codec, state_digest
 from fedft.codecs.configured import configured_codec
 from fedft.config import RunConfig
@@ -85,6 +86,7 @@ class InstructionBuilder:
             max_weight=rounds.max_weight,
             max_norm=max_norm or rounds.max_update_norm,
             witness=witness,
+            rule=configured_rule(self.config.aggregation),
         )
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -91,6 +93,42 @@ def coding_error(updates: Iterable[UpdateRecord]) -> float | None:
 def averaging_errors(rounds: Iterable[RoundRecord]) -> list[tuple[int, float]]:
     """Return (round, error) where averaging was measured, which is where it is not exact."""
     return [(record.round, record.averaging_error) for record in rounds if record.averaging_error is not None]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a robust rule judged one client.
+
+    Attributes:
+        client: whose updates.
+        rounds: in which they were judged.
+        kept: mean share of an update that counted.
+        distance: median over the rounds of its distance to the result, as a multiple of the round's median.
+
+    """
+
+    client: str
+    rounds: int
+    kept: float
+    distance: float
+
+
+def standings(rounds: Iterable[RoundRecord]) -> list[Standing]:
+    """Return how a robust rule judged each client, the most distant first; [] with the plain mean."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for record in rounds:
+        judged = [(u.client, u.kept, u.distance) for u in record.updates if u.distance is not None]
+        usual = statistics.median([distance for _, _, distance in judged]) if judged else 0.0
+        for client, kept, distance in judged:
+            multiple = distance / usual if usual else (math.inf if distance else 1.0)
+            found.setdefault(client, []).append((kept or 0.0, multiple))
+    rows = [
+        Standing(
+            client, len(pairs), statistics.mean(k for k, _ in pairs), statistics.median(d for _, d in pairs)
+        )
+        for client, pairs in found.items()
+    ]
+    return sorted(rows, key=lambda row: (-row.distance, row.client))
 
 
 def peak_memory(rounds: Iterable[RoundRecord]) -> float | None:

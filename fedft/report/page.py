@@ -94,6 +94,8 @@ def render(
             rounds=rounds,
             coding=_coding(rounds, parameters),
             averaging=facts.averaging_errors(rounds),
+            rule=config.aggregation.rule,
+            standings=facts.standings(rounds),
             method=config.method,
             memory=_memory(rounds, plan),
             codec=config.codec.name,

@@ -85,6 +85,10 @@ _STATEMENTS = (
 """Statements as values of their own; what earlier versions did not keep of them is 0 or empty."""
 
 _AVERAGING_ERROR = ("ALTER TABLE rounds ADD COLUMN averaging_error FLOAT",)
+_VERDICTS = (
+    "ALTER TABLE updates ADD COLUMN kept FLOAT",
+    "ALTER TABLE updates ADD COLUMN distance FLOAT",
+)
 
 
 def _unnumbered(connection: sqlite3.Connection) -> int:
@@ -96,7 +100,7 @@ def _unnumbered(connection: sqlite3.Connection) -> int:
 
 RUN_STORE = Schema(
     "a run store",
-    (_TABLES, _PRIVACY_OF_ROUNDS, _NUMBERED_BY_SQLITE, _STATEMENTS, _AVERAGING_ERROR),
+    (_TABLES, _PRIVACY_OF_ROUNDS, _NUMBERED_BY_SQLITE, _STATEMENTS, _AVERAGING_ERROR, _VERDICTS),
     unusable=Code.STORE_UNUSABLE,
     unknown=Code.STORE_FORMAT_UNKNOWN,
     unnumbered=_unnumbered,

@@ -44,7 +44,9 @@ class RunRecord:
 class UpdateRecord:
     """One client's part in one round. ``bytes_down`` excludes ``bytes_setup`` (configuration and frame).
 
-    ``privacy`` is what the client stated, None for a round whose updates are not private.
+    ``privacy`` is what the client stated, None for a round whose updates are not private. ``kept`` and
+    ``distance`` are what the round's aggregation rule made of the update (``Verdict``), None where the rule
+    judges none.
     """
 
     client: str
@@ -60,6 +62,8 @@ class UpdateRecord:
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     privacy: PrivacyStatement | None = None
+    kept: float | None = None
+    distance: float | None = None
 
 
 @dataclass(frozen=True)

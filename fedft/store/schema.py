@@ -88,6 +88,8 @@ updates = Table(
     Column("seconds", Float, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("privacy", Statement, nullable=False),
+    Column("kept", Float, nullable=True),
+    Column("distance", Float, nullable=True),
 )
 
 evaluations = Table(

@@ -28,7 +28,7 @@ def test_every_key_has_a_description() -> None:
 
 def named_by(config: RunConfig) -> set[str]:
     """Return what a configuration names, and the empty name, to which a section's own keys belong."""
-    return {"", config.codec.name, config.training.optimizer}
+    return {"", config.codec.name, config.training.optimizer, config.aggregation.rule}
 
 
 @pytest.mark.parametrize("comments", [True, False])

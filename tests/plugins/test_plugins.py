@@ -1,4 +1,4 @@
-"""One federation with another package's frame, codec, method, task and quantised format."""
+"""One federation with another package's frame, codec, method, task, quantised format and rule."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ POINTS = {
     "fedft.methods": "halfway = fedft_extras.method:HALFWAY",
     "fedft.tasks": "whole-text = fedft_extras.task:WholeText",
     "fedft.quant": "float16 = fedft_extras.quant:FLOAT16",
+    "fedft.aggregation": "between = fedft_extras.rule:BETWEEN",
 }
 SETTINGS = {
     "adapter.initialiser": "axes",
@@ -31,6 +32,9 @@ SETTINGS = {
     "task.kind": "whole-text",
     "task.context": 3,
     "model.quant": "float16",
+    "aggregation.rule": "between",
+    "aggregation.share": 0.25,
+    "rounds.weighting": "uniform",
 }
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -70,7 +74,7 @@ def simulated(fedft: Run, tmp_path: Path) -> dict[str, Any]:
     return last
 
 
-def test_a_federation_runs_with_all_five_and_nothing_here_knows_them(fedft: Run, tmp_path: Path) -> None:
+def test_a_federation_runs_with_all_six_and_nothing_here_knows_them(fedft: Run, tmp_path: Path) -> None:
     summary = simulated(fedft, tmp_path)
     shown = fedft("config", "show", tmp_path / "run.toml", "--json")
 
@@ -80,7 +84,7 @@ def test_a_federation_runs_with_all_five_and_nothing_here_knows_them(fedft: Run,
         section, _, name = key.rpartition(".")
         assert (config[section] if section else config)[name] == value
     sources = [path.read_text(encoding="utf-8") for path in (HERE.parents[1] / "fedft").rglob("*.py")]
-    known = ("axes", "halfway", "whole-text", "fedft_extras", "first_axis")
+    known = ("axes", "halfway", "whole-text", "fedft_extras", "first_axis", "between")
     assert [word for word in known if any(f'"{word}"' in source for source in sources)] == []
 
 
@@ -88,7 +92,14 @@ def test_without_the_package_every_name_is_a_mistake(fedft: Run, tmp_path: Path)
     refused = fedft("config", "validate", tmp_path / "run.toml", plugins=False)
 
     assert refused.returncode == 2
-    for key in ("adapter.initialiser", "codec.name", "method", "task.kind", "model.quant"):
+    for key in (
+        "adapter.initialiser",
+        "codec.name",
+        "method",
+        "task.kind",
+        "model.quant",
+        "aggregation.rule",
+    ):
         assert f"{key}: " in refused.stderr
 
 
