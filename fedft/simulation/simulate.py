@@ -129,7 +129,7 @@ def _run_flower(server_app: Any, client_app: Any, config: RunConfig) -> None:
         "logging_level": logging.ERROR,
         "log_to_driver": False,
         "include_dashboard": False,
-        # Ray's own workers are nice to everyone else: beside two busy processes a round took 20 times as long.
+        # Ray's own workers are nice to all others: beside two busy processes a round took 20 times as long.
         "_system_config": {"worker_niceness": 0},
     }
     with warnings.catch_warnings():

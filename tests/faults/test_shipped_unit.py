@@ -118,9 +118,7 @@ def test_a_restricted_site_trains_is_charged_resumes_and_keeps_its_residual(
     deployment.call("PauseRun", pb.RunRequest(run=run))
     rested = deployment.wait_state(run, "paused")["rounds"]
     # The pause may come while the site is at the round after, which is then charged and not committed.
-    deployment.wait(
-        lambda: _pending(deployment, run) == _charged(deployment), 60, "the site is not at rest"
-    )
+    deployment.wait(lambda: _pending(deployment, run) == _charged(deployment), 60, "the site is not at rest")
     assert rested <= _charged(deployment) <= rested + 1
     deployment.daemons[SITE].terminate()
     deployment.start_site(SITE)
