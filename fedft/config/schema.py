@@ -152,10 +152,12 @@ class TrainingSection(OpenSection):
         description="8bit: bitsandbytes keeps AdamW's state in 8 bits; needs model.device = cuda; "
         "adam-corrected: Adam less the variance of the privacy noise",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
-    head_learning_rate: float = Field(0.0, ge=0, description="learning rate of the head; 0: the same")
-    steps: int = Field(0, ge=0, description="optimiser steps a round; 0: epochs decides")
-    epochs: int = Field(1, ge=0, description="passes over the client's data a round, if steps is 0")
+    learning_rate: float = Field(1e-3, gt=0, le=1e6, description="peak learning rate")
+    head_learning_rate: float = Field(0.0, ge=0, le=1e6, description="learning rate of the head; 0: the same")
+    steps: int = Field(0, ge=0, le=1_000_000, description="optimiser steps a round; 0: epochs decides")
+    epochs: int = Field(
+        1, ge=0, le=1_000_000, description="passes over the client's data a round, if steps is 0"
+    )
     batch_size: int = Field(32, ge=1, description="samples in one optimiser step")
     micro_batch_size: int = Field(0, ge=0, description="samples in one forward pass; 0: batch_size")
     weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay")
@@ -201,7 +203,9 @@ class HeadSection(Section):
         description="steps of gradient descent a round; 0: 30, or as many as a client's records and budget "
         "deserve by theory (privacy)",
     )
-    learning_rate: float = Field(0.0, ge=0, description="of plain gradient descent; 0: the number of classes")
+    learning_rate: float = Field(
+        0.0, ge=0, le=1e6, description="of plain gradient descent; 0: the number of classes"
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="L2 bound of one example's gradient (privacy)")
     share: float = Field(
         0.5,
@@ -322,6 +326,7 @@ class PrivacySection(Section):
     spare_rounds: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="rounds beyond rounds.total that the noise is calibrated for, so that rounds that were "
         "charged and then lost can be repeated within epsilon",
     )

@@ -25,6 +25,24 @@ Texts = tuple[str, str, str]
 """Prompt, completion as it is trained on, completion as it is compared with."""
 
 
+def check_reading(data: DataSection, tokenizer: Tokenizer) -> None:
+    """Check what reading any record needs, without one.
+
+    Raises:
+        FedftError: FEDFT-3020 bad template, FEDFT-3022 a chat and no chat template.
+
+    """
+    if not data.fields.messages:
+        TextTemplate(data.prompt_template)
+        TextTemplate(data.completion_template)
+    elif not tokenizer.chat_template:
+        raise FedftError(
+            Code.CHAT_TEMPLATE_UNUSABLE,
+            "data.fields.messages is set, but the tokenizer has no chat template",
+            hint="set model.chat_template",
+        )
+
+
 def causal_samples(
     records: Records,
     data: DataSection,
@@ -41,10 +59,11 @@ def causal_samples(
     record that cannot be read gives no sample, and no record is an error.
 
     Raises:
-        FedftError: FEDFT-3005 missing field, FEDFT-3020 bad template, FEDFT-3021 and FEDFT-3022 bad
-            chat, FEDFT-3024 too long, FEDFT-3025 nothing left.
+        FedftError: FEDFT-3005 missing field, FEDFT-3021 and FEDFT-3022 bad chat, FEDFT-3024 too long,
+            FEDFT-3025 nothing left; as ``check_reading``.
 
     """
+    check_reading(data, tokenizer)
     chat = bool(data.fields.messages)
     read = _chat(records, data, tokenizer) if chat else _pair(records, data)
 
@@ -115,13 +134,6 @@ class _Values(Mapping[str, Any]):
 
 
 def _chat(records: Records, data: DataSection, tokenizer: Tokenizer) -> Callable[[int], Texts]:
-    if not tokenizer.chat_template:
-        raise FedftError(
-            Code.CHAT_TEMPLATE_UNUSABLE,
-            "data.fields.messages is set, but the tokenizer has no chat template",
-            hint="set model.chat_template",
-        )
-
     def read(index: int) -> Texts:
         records.require_at(index, data.fields.messages)
         messages = check_messages(records[index][data.fields.messages], where(records, index))

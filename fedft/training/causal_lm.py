@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from fedft.config import RunConfig
 from fedft.config.rules import Contradiction
-from fedft.data.causal import causal_samples
+from fedft.config.schema import DataSection, TaskSection
+from fedft.data.causal import causal_samples, check_reading
 from fedft.data.records import Records
 from fedft.data.report import DataReport
-from fedft.data.samples import CausalSample
+from fedft.data.samples import CausalSample, Tokenizer
 from fedft.training.evaluate import evaluating
 from fedft.training.generate import greedy
 from fedft.training.metrics import Mean, Metrics, tally
@@ -33,11 +34,20 @@ from fedft.training.task import (
 
 
 class CausalLM(Task[CausalSample]):
-    """Predict a completion's tokens from the prompt: the `Task` of language models."""
+    """Predict a completion's tokens from the prompt: the `Task` of language models.
+
+    Raises:
+        FedftError: FEDFT-3020 and 3022 where no record could be read, before a site reads one.
+
+    """
 
     peft_type = "CAUSAL_LM"
     has_head = False
     generates = True
+
+    def __init__(self, task: TaskSection, data: DataSection, tokenizer: Tokenizer) -> None:
+        check_reading(data, tokenizer)
+        super().__init__(task, data, tokenizer)
 
     @classmethod
     def auto_class(cls) -> Any:

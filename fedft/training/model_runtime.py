@@ -153,13 +153,7 @@ class ModelRuntime:
                 in a run without privacy.
 
         """
-        model = self.base.model
-        if not isinstance(model, PooledClassifier):
-            raise FedftError(
-                Code.HEAD_NOT_POOLED,
-                f"the head of this {type(model).__name__} reads no pooled states: it cannot be trained alone",
-                hint='set task.pooling to "mean", "first" or "last", or head.rounds to 0',
-            )
+        model = self.pooled_classifier()
         if not samples and not privacy_model(self.config).private:
             raise FedftError(Code.NOTHING_TO_TRAIN, "nothing to train: 0 samples")
         extra = set(self.adapters.extra_names)
@@ -170,6 +164,17 @@ class ModelRuntime:
             lambda: pooled_features(model, self.task, samples, self.config.evaluation.batch_size),
         )
         return model.head, pooled, labels_of(samples)
+
+    def pooled_classifier(self) -> PooledClassifier:
+        """Return the model, if its head can be trained alone; FEDFT-3033 where it has another head."""
+        model = self.base.model
+        if not isinstance(model, PooledClassifier):
+            raise FedftError(
+                Code.HEAD_NOT_POOLED,
+                f"the head of this {type(model).__name__} reads no pooled states: it cannot be trained alone",
+                hint='set task.pooling to "mean", "first" or "last", or head.rounds to 0',
+            )
+        return model
 
     def fit(
         self,

@@ -35,6 +35,7 @@ def train_client(
     if stage is Stage.ALL:
         _train_all(runtime, samples, rounds, round_number - runtime.config.head.rounds)
         return
+    runtime.pooled_classifier()
     _try_longest(runtime)
     head, pooled, labels = runtime.head_data(client, samples())
     if stage is Stage.CENTER:

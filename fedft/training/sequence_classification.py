@@ -55,7 +55,12 @@ class SequenceClassification(Task[ClassSample]):
 
     @classmethod
     def contradictions(cls, config: RunConfig) -> Iterator[Contradiction]:
-        """Yield classes that are no choice."""
+        """Yield classes that are no choice, and fields that are not named."""
+        for role in ("text", "label"):
+            if not getattr(config.data.fields, role):
+                yield Contradiction(
+                    f"data.fields.{role}", "classification reads a text and its label", ("task.kind",)
+                )
         if len(config.task.labels) < 2:
             yield Contradiction(
                 "task.labels",

@@ -26,6 +26,7 @@ from fedft.wire.messages import (
     Evaluation,
     Hello,
     Instruction,
+    InstructionKind,
     ModelRef,
     NeedSetup,
     Refusal,
@@ -48,6 +49,9 @@ _REPLIES: dict[int, type[Reply]] = {
     pb.Reply.REFUSAL_FIELD_NUMBER: Refusal,
     pb.Reply.NEED_SETUP_FIELD_NUMBER: NeedSetup,
 }
+
+_CODED = (InstructionKind.TRAIN, InstructionKind.SKETCH)
+"""Instructions that are answered with coded tensors: they name a codec, or nothing could be answered."""
 
 MAX_NAME = 256
 MAX_OPTIONS = 4096
@@ -75,6 +79,8 @@ def decode_instruction(payload: bytes) -> Instruction:
     _require_features(message.required_features)
     _expect(len(message.codec_seed) <= MAX_SEED, "codec_seed", len(message.codec_seed))
     _expect(len(message.accepted_codecs) <= MAX_CODECS, "accepted_codecs", len(message.accepted_codecs))
+    kind = KINDS.word(message.kind)
+    _expect(bool(message.accepted_codecs) or kind not in _CODED, "accepted_codecs", 0)
     deadline = message.deadline_seconds
     _expect(0 < deadline <= MAX_SECONDS, "deadline_seconds", deadline)
     max_norm = message.max_update_norm
@@ -82,7 +88,7 @@ def decode_instruction(payload: bytes) -> Instruction:
     setup = message.setup
     return Instruction(
         round=_round(message),
-        kind=KINDS.word(message.kind),
+        kind=kind,
         model=_model(message),
         setup_digest=_digest(message.setup_digest, "setup_digest"),
         setup=Setup(setup.config_json, setup.frame) if message.HasField("setup") else None,

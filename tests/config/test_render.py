@@ -47,7 +47,7 @@ def test_comments_say_meaning_range_and_default() -> None:
     assert "side of the square matrix R (fedsb), or LoRA's rank [1 to 8192, default 64]\nrank = 64" in text
     assert '["linear" | ' not in text
     assert '"constant" | "linear" | "cosine", default "constant"]\nschedule' in text
-    assert "peak learning rate [over 0, default 0.001]" in text
+    assert "peak learning rate [over 0, at most 1000000, default 0.001]" in text
     assert "[true | false, default true]\nbefore = true" in text
     assert "default 17]\nseed = 5" in text
     for key in keys():

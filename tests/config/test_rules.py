@@ -30,3 +30,10 @@ def test_own_training_records_are_not_joined_by_the_demos(key: str) -> None:
             check({"data": {name: source for name, source in data.items() if name != key} | value})
     quiet = {"evaluation": {"every": 0}, "adapter": {"initialiser": "random"}}
     assert check({"data": {"train": "own.jsonl"}, **quiet}).data.test == "demo"
+
+
+@pytest.mark.parametrize("role", ["text", "label"])
+def test_a_classifier_reads_a_text_and_its_label(role: str) -> None:
+    task = {"kind": "sequence-classification", "labels": ["a", "b"]}
+    with pytest.raises(FedftError, match=rf"FEDFT-1003[^$]*data\.fields\.{role}"):
+        check({"task": task, "data": {"fields": {role: ""}}})

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -20,6 +21,8 @@ from fedft.simulation.simulate import simulate
 from fedft.store import RunStore
 from fedft.training.features import labels_of, pooled_features, start_head
 from fedft.training.model_runtime import ModelRuntime
+from fedft.training.private_client import train_client
+from fedft.training.private_schedule import private_round
 
 WORDS = (["awful", "bad", "poor"], ["good", "fine", "great"])
 
@@ -193,3 +196,20 @@ def test_a_head_that_the_checkpoint_brings_cannot_be_trained_alone(
     runtime.attach(runtime.build_frames())
     with pytest.raises(FedftError, match="FEDFT-3033"):
         runtime.head_data(0, runtime.data.of(0).train)
+
+
+def test_a_head_that_cannot_be_trained_alone_costs_a_private_client_nothing(
+    overrides: dict[str, object], tmp_path: Path
+) -> None:
+    source = str(overrides["model.source"])
+    BertForSequenceClassification.from_pretrained(source, num_labels=2).save_pretrained(source)
+    private = {"privacy.mechanism": "example", "privacy.delta": 1e-3, "training.batch_size": 4}
+    config = load_config("demo", overrides | HEAD_FIRST | private)
+    runtime = ModelRuntime(config)
+    runtime.attach(runtime.build_frames())
+    charge = Mock(return_value=[])
+    for number in (1, 2):
+        rounds = private_round(config, 15, number)
+        with pytest.raises(FedftError, match="FEDFT-3033"):
+            train_client(runtime, 0, charge, rounds, round_number=number)
+    charge.assert_not_called()

@@ -10,7 +10,7 @@ from fedft.client.worker.local_privacy import local_privacy
 from fedft.client.worker.release import release_once
 from fedft.client.worker.residual_store import ResidualStore
 from fedft.client.worker.state_cache import StateCache
-from fedft.client.worker.update_pipeline import Encode, UpdatePipeline
+from fedft.client.worker.update_pipeline import Encode, UpdatePipeline, rehearse_encoding
 from fedft.privacy.models.interface import PrivacyModel, privacy_model
 from fedft.privacy.site.disclosure import check_outgoing
 from fedft.privacy.site.policy import ANY
@@ -32,6 +32,7 @@ class TrainingHandler:
             return NeedSetup(instruction.round, instruction.setup_digest)
         model = privacy_model(context.runtime.config)
         if model.charged_at_client:
+            rehearse_encoding(context)
             return release_once(context, lambda: self._train(context, model, state))
         return self._train(context, model, state)
 

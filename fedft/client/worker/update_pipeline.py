@@ -14,6 +14,7 @@ from fedft.codecs import CodecContext, Shard, codec_from_spec
 from fedft.codecs.bench import relative_error
 from fedft.codecs.bounded import encode_bounded
 from fedft.codecs.configured import uses_error_feedback
+from fedft.codecs.error_feedback import ErrorFeedback, ResidualIdentity
 from fedft.privacy.models.interface import privacy_model
 from fedft.tensors import Arrays
 from fedft.training.seeds import derive_seed
@@ -88,3 +89,28 @@ class Encode:
             shards = tuple(encode_bounded(wanted, codec, manifest, coding, instruction.max_update_norm))
         lost = {"codec_error": relative_error(wanted, shards, manifest, coding)}
         return replace(update, shards=shards, metrics={**update.metrics, **lost})
+
+
+def rehearse_encoding(context: InstructionContext) -> None:
+    """Code made-up values as the round's update will be coded; nothing is kept.
+
+    A private client does so before it pays: what no update can be coded with costs it nothing.
+
+    Raises:
+        FedftError: FEDFT-4018 and 4023 where the round's codec takes no update.
+
+    """
+    runtime, instruction = context.runtime, context.instruction
+    config, manifest, model = runtime.config, runtime.manifest, instruction.model
+    generator = np.random.default_rng(0)
+    made_up = manifest.unflatten(generator.standard_normal(manifest.total_elements, dtype=np.float32))
+    codec = codec_from_spec(instruction.accepted_codecs[0])
+    coding = CodecContext(seed=instruction.codec_seed, generator=generator)
+    bound = instruction.max_update_norm
+    if uses_error_feedback(config.codec):
+        identity = ResidualIdentity(instruction.round.run_id, model.frame_digest, manifest.digest())
+        ErrorFeedback(identity, manifest).prepare(
+            made_up, codec, coding, round=0, update_seq=0, max_norm=bound
+        )
+    else:
+        encode_bounded(made_up, codec, manifest, coding, bound)

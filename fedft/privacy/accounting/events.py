@@ -9,6 +9,9 @@ from typing import Any
 
 from fedft.errors import Code, FedftError
 
+MAX_STEPS = 1_000_000
+"""Equal releases that are accounted for; the work and the memory of accounting grow with their number."""
+
 
 @dataclass(frozen=True)
 class PrivacyEvent:
@@ -17,7 +20,7 @@ class PrivacyEvent:
     Attributes:
         noise_multiplier: standard deviation of the noise over the L2 bound of one unit's contribution.
         sample_rate: probability that a unit is in one batch, in (0, 1]; 1 claims no amplification.
-        steps: number of releases.
+        steps: number of releases, at most ``MAX_STEPS``.
         max_batch: cap of truncated Poisson sampling; None for Poisson sampling.
         examples: size of the data set; needed with `max_batch` alone.
 
@@ -37,7 +40,7 @@ class PrivacyEvent:
             0 < self.noise_multiplier < math.inf
             and 0 < self.sample_rate <= 1
             and isinstance(self.steps, int)
-            and self.steps >= 1
+            and 1 <= self.steps <= MAX_STEPS
             and (self.max_batch is None) == (self.examples is None)
             and (self.max_batch is None or self.max_batch >= 1)
             and (self.examples is None or self.examples >= 1)
@@ -85,7 +88,12 @@ def check_delta(delta: float, examples: int) -> None:
 
 
 def merge(events: Iterable[PrivacyEvent]) -> list[PrivacyEvent]:
-    """Join equal releases into one event with the sum of their steps, in a fixed order."""
+    """Join equal releases into one event with the sum of their steps, in a fixed order.
+
+    Raises:
+        FedftError: FEDFT-8002 for more than ``MAX_STEPS`` equal releases.
+
+    """
     steps: dict[PrivacyEvent, int] = {}
     for event in events:
         kind = replace(event, steps=1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from scipy import optimize
 
 from fedft.errors import Code, FedftError
-from fedft.privacy.accounting.accountants import COARSE, FINE, pld_epsilon
+from fedft.privacy.accounting.accountants import COARSE, FINE, attack_epsilon, pld_epsilon
 from fedft.privacy.accounting.events import Budget, PrivacyEvent, check_delta
 
 _SMALLEST_SIGMA, _LARGEST_SIGMA = 0.1, 1e5
@@ -33,6 +33,9 @@ def calibrate(target: Budget, event: PrivacyEvent, *, spent: Sequence[PrivacyEve
 
     def excess(log_sigma: float, interval: float) -> float:
         planned = replace(event, noise_multiplier=math.exp(log_sigma))
+        reached = attack_epsilon(planned, target.delta)  # far from the target the exact way costs gigabytes
+        if reached > target.epsilon:
+            return reached - target.epsilon
         return pld_epsilon([*spent, planned], target.delta, interval=interval) - target.epsilon
 
     # Both grids round ε up. The coarse one is within 0.05 % above ε = 3 and useless below 0.5.
@@ -44,7 +47,9 @@ def calibrate(target: Budget, event: PrivacyEvent, *, spent: Sequence[PrivacyEve
     high = _root(lambda x: excess(x, search), low, high)
     if search == precise:
         return math.exp(high)
-    low = high - 0.02 if excess(high - 0.02, precise) > 0 else low - math.log(2)
+    low = high - 0.02
+    while excess(low, precise) <= 0:
+        low -= math.log(2)
     return math.exp(_root(lambda x: excess(x, precise), low, high))
 
 

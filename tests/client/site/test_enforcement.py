@@ -24,6 +24,7 @@ from fedft.config.load import to_json
 from fedft.coordinator.handshake import HandshakePhase
 from fedft.coordinator.instructions import InstructionBuilder
 from fedft.coordinator.server_model import ServerModel
+from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import COARSE, pld_epsilon
 from fedft.privacy.site.disclosure import PUBLIC, check_outgoing
 from fedft.privacy.site.ledger import Ledger
@@ -43,6 +44,7 @@ from fedft.wire import (
     seal,
 )
 from fedft.wire import open_envelope as open_
+from fedft.wire.setups import setup_digest
 from tests.federation import sums, tiny_config
 
 PRIVATE = {
@@ -323,6 +325,52 @@ def test_settings_that_cannot_be_true_of_the_data(
     hub = Hub(tmp_path, **overrides)
 
     assert hub.refused(hub.train(), ClientIdentity(0, 3)).code == code
+    assert not (tmp_path / "state" / "fedft" / "ledgers").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"data.prompt_template": "{"}, "FEDFT-3020"),
+        ({"data.completion_template": "{prompt.x}"}, "FEDFT-3020"),
+        ({"data.fields.messages": "messages"}, "FEDFT-3022"),
+        ({"training.steps": 10_000, "rounds.total": 10_000}, "FEDFT-8002"),
+    ],
+)
+def test_what_no_record_decides_is_refused_before_it_costs_anything(
+    hub: Hub, tmp_path: Path, changes: dict[str, Any], code: str
+) -> None:
+    config = tiny_config(tmp_path, **{**PRIVATE, **changes})
+    setup = Setup(to_json(config), hub.model.setup.frame)
+    book = replace(hub.book, config=config, model=replace(hub.model, setup=setup))
+    asked = replace(book.train(1, hub.model.initial_state), setup=setup, setup_digest=setup_digest(setup))
+
+    assert hub.refused(asked, ClientIdentity(0, 3)).code == code
+    assert not (tmp_path / "state" / "fedft" / "ledgers").exists()
+
+
+@pytest.mark.parametrize(
+    ("feedback", "room"),
+    [(True, "fedft.codecs.error_feedback"), (False, "fedft.client.worker.update_pipeline")],
+)
+def test_a_code_that_takes_no_update_is_refused_before_it_costs_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feedback: bool, room: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise FedftError(Code.CODEC_EXCEEDS_NORM, "too long")
+
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "state"))
+    monkeypatch.setattr(f"{room}.encode_bounded", fail)
+    hub = Hub(tmp_path, **{"codec.error_feedback": feedback})
+
+    assert hub.refused(hub.train(), ClientIdentity(0, 3)).code == "FEDFT-4023"
+    assert not (tmp_path / "state" / "fedft" / "ledgers").exists()
+
+
+def test_a_round_whose_answer_no_codec_could_carry_is_no_instruction(hub: Hub, tmp_path: Path) -> None:
+    refusal = hub.refused(replace(hub.train(), accepted_codecs=()), ClientIdentity(0, 3))
+
+    assert refusal.code == "FEDFT-4007"
     assert not (tmp_path / "state" / "fedft" / "ledgers").exists()
 
 

@@ -198,7 +198,11 @@ class Bench:
                 identity, site=identity.site.model_copy(update={"pinned": _whatever(table, identity)})
             )
         envelope = Worker().handle(seal(encode_instruction(asked)), identity)
-        return open_envelope(envelope, max_bytes=2**30)
+        payload = open_envelope(envelope, max_bytes=2**30)
+        if isinstance(reply := decode_reply(payload), Refusal):
+            after, before = folder / "ledger.sqlite.head", folder / "ledger.sqlite.head.fresh"
+            assert after.read_bytes() == before.read_bytes(), f"{reply} was charged: {asked} {table}"
+        return payload
 
 
 def _whatever(table: dict[str, Any], identity: ClientIdentity) -> Pinned | None:

@@ -3,7 +3,7 @@ import pytest
 from fedft.errors import FedftError
 from fedft.privacy.accounting import planning
 from fedft.privacy.accounting.accountants import COARSE, FINE, pld_epsilon
-from fedft.privacy.accounting.events import Budget, PrivacyEvent
+from fedft.privacy.accounting.events import MAX_STEPS, Budget, PrivacyEvent, merge
 from fedft.privacy.accounting.planning import calibrate, plan
 
 
@@ -36,6 +36,28 @@ def test_the_target_is_met_and_nearly_used_up(
 
     assert total(sigma) <= budget.epsilon
     assert total(sigma * 0.997) > budget.epsilon
+
+
+def test_noise_far_below_the_target_is_never_accounted_for_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million steps at noise 1 would take the exact way minutes, and more than that gigabytes."""
+    exact: list[float] = []
+
+    def counted(events: list[PrivacyEvent], delta: float, *, interval: float) -> float:
+        exact.append(pld_epsilon(events, delta, interval=interval))
+        return exact[-1]
+
+    monkeypatch.setattr(planning, "pld_epsilon", counted)
+    sigma = calibrate(Budget(2.0, 1e-5), PrivacyEvent(1.0, 0.5, 10_000))
+
+    assert 1.99 <= pld_epsilon([PrivacyEvent(sigma, 0.5, 10_000)], 1e-5, interval=FINE) <= 2.0
+    assert max(exact) < 10
+
+
+def test_more_steps_than_are_accounted_for_are_refused() -> None:
+    with pytest.raises(FedftError, match="FEDFT-8002"):
+        PrivacyEvent(1.0, 0.5, MAX_STEPS + 1)
+    with pytest.raises(FedftError, match="FEDFT-8002"):
+        merge([PrivacyEvent(1.0, 0.5, MAX_STEPS), PrivacyEvent(1.0, 0.5, 1)])
 
 
 def test_a_generous_budget_ends_at_the_smallest_multiplier(monkeypatch: pytest.MonkeyPatch) -> None:
