@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fedft.methods.interface import Method
     from fedft.privacy.models.interface import PrivacyModel
     from fedft.quant.interface import QuantFormat
+    from fedft.training.averages import AverageKind
     from fedft.training.optimizer import OptimizerKind
     from fedft.training.task import Task
 
@@ -82,6 +83,17 @@ OPTIMIZERS: Registry[OptimizerKind] = Registry(
         "paged-adamw8bit": "fedft.training.optimizer:PAGED_ADAMW_8BIT",
         "sgd": "fedft.training.optimizer:SGD",
         "adam-corrected": "fedft.training.corrected_adam:ADAM_CORRECTED",
+    },
+)
+
+AVERAGES: Registry[AverageKind] = Registry(
+    "average of states",
+    "fedft.averages",
+    "fedft.training.averages:AverageKind",
+    {
+        "last": "fedft.training.averages:LAST",
+        "tail": "fedft.training.averages:TAIL",
+        "exponential": "fedft.training.averages:EXPONENTIAL",
     },
 )
 

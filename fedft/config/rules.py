@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fedft.registries import AGGREGATION_RULES, METHODS, PRIVACY_MODELS, TASKS
+from fedft.registries import AGGREGATION_RULES, AVERAGES, METHODS, PRIVACY_MODELS, TASKS
 
 if TYPE_CHECKING:
     from fedft.config.schema import RunConfig
@@ -113,6 +113,14 @@ def _rounds(config: RunConfig) -> Iterator[Contradiction]:
             "rounds.min_replies",
             f"{rounds.min_replies} is over rounds.cohort {rounds.cohort}",
             ("rounds.cohort",),
+        )
+    weights = AVERAGES.get(rounds.average).weights(rounds.total, rounds.options)
+    averaged = sum(weight > 0 for weight in weights)
+    if 0 < config.store.keep_states < averaged:
+        yield Contradiction(
+            "store.keep_states",
+            f"{rounds.average} averages the states of up to {averaged} rounds; keep as many, or 0: all",
+            ("rounds.average", "rounds.total"),
         )
     for key in ("cohort", "min_clients", "min_replies"):
         if getattr(rounds, key) > clients:

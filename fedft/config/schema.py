@@ -10,6 +10,7 @@ from fedft.config.named import Named, OpenSection, Section
 from fedft.config.rules import ContradictionError, contradictions
 from fedft.registries import (
     AGGREGATION_RULES,
+    AVERAGES,
     CODECS,
     FRAMES,
     METHODS,
@@ -222,7 +223,7 @@ class HeadSection(Section):
     )
 
 
-class RoundsSection(Section):
+class RoundsSection(OpenSection):
     """The federated rounds and who takes part."""
 
     total: int = Field(5, ge=1, le=1_000_000, description="number of rounds")
@@ -235,6 +236,11 @@ class RoundsSection(Section):
     retries: int = Field(2, ge=0, description="further attempts at a client whose process failed")
     weighting: Literal["examples", "uniform"] = Field("examples", description="weights of the average")
     max_weight: int = Field(1_000_000, ge=1, le=1_000_000, description="largest weight of one client")
+    average: Annotated[str, Named(AVERAGES)] = Field(
+        "last",
+        description="which state a stage of rounds (the head alone; everything) ends with: the last, or a "
+        "mean over its rounds, in which the noise of privacy averages out",
+    )
     max_update_norm: float = Field(1e4, gt=0, description="an update with a larger L2 norm is refused")
 
 
@@ -372,7 +378,7 @@ class RunConfig(Section):
     public: PublicSection = Field(default_factory=PublicSection)
     head: HeadSection = HeadSection()
     privacy: PrivacySection = PrivacySection()
-    rounds: RoundsSection = RoundsSection()
+    rounds: RoundsSection = Field(default_factory=RoundsSection)
     aggregation: AggregationSection = Field(default_factory=AggregationSection)
     codec: CodecSection = Field(default_factory=CodecSection)
     evaluation: EvaluationSection = EvaluationSection()

@@ -37,7 +37,7 @@ from fedft.coordinator.participation import Participation
 from fedft.coordinator.phase import PhaseDriver
 from fedft.coordinator.sampling import replies_needed
 from fedft.coordinator.server_model import ServerBase, prepare_model
-from fedft.coordinator.server_update import RoundState
+from fedft.coordinator.server_update import RoundState, averaged
 from fedft.coordinator.sketch_phase import SketchPhase, with_sketches
 from fedft.coordinator.timing import PhaseTimer
 from fedft.coordinator.training_phase import Collected, TrainingPhase
@@ -47,6 +47,7 @@ from fedft.registries import METHODS
 from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
 from fedft.tensors import Arrays
 from fedft.training.sketch import sketch_manifest, sketch_plan
+from fedft.training.stages import stage_weights
 from fedft.wire import ModelRef
 
 _CONNECT_TIMEOUT = 120.0
@@ -209,6 +210,8 @@ class Coordinator:
             updates = with_verdicts(updates, collected.aggregator.verdicts)
             missed = None if error is None else error.relative(mean)
             new = self.book.downlink().apply(step.state, mean, step.residual, seed)
+            weights = stage_weights(self.config, number)
+            new = averaged(number, new, weights, partial(self.store.state, self.run.id))
         evaluations = self._evaluations(number, new.state, timer)
         record = timer.record(
             number,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,3 +51,20 @@ class ServerUpdate:
             shards,
             {name: wanted[name] - applied[name] for name in wanted},
         )
+
+
+def averaged(
+    number: int, new: RoundState, weights: Mapping[int, float], earlier: Callable[[int], Arrays]
+) -> RoundState:
+    """Return the state that a round ends with, of rounds and their weights; ``earlier`` reads theirs.
+
+    A mean is broadcast whole. The sum is in float64, in the order of the rounds.
+    """
+    if set(weights) == {number}:
+        return new
+    total = {name: np.zeros(value.shape) for name, value in new.state.items()}
+    for each in sorted(weights):
+        state = new.state if each == number else earlier(each)
+        for name, value in state.items():
+            total[name] += weights[each] * value
+    return RoundState({name: value.astype(np.float32) for name, value in total.items()})

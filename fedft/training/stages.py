@@ -6,6 +6,7 @@ from enum import Enum
 
 from fedft.config import RunConfig
 from fedft.config.rules import reads_public
+from fedft.registries import AVERAGES
 
 
 class Stage(Enum):
@@ -45,3 +46,18 @@ def head_rounds(config: RunConfig) -> int:
 def all_rounds(config: RunConfig) -> int:
     """Return how many rounds train everything."""
     return config.rounds.total - config.head.rounds
+
+
+def stage_weights(config: RunConfig, number: int) -> dict[int, float]:
+    """Return the rounds whose states a round's state is a mean of, with their weights.
+
+    That is the round alone, with weight 1, unless it is the last of its stage and ``rounds.average`` names a
+    mean over the stage.
+    """
+    stage = stage_of(config, number)
+    last = number == config.rounds.total or stage_of(config, number + 1) is not stage
+    if not last:
+        return {number: 1.0}
+    rounds = [n for n in range(1, number + 1) if stage_of(config, n) is stage]
+    weights = AVERAGES.get(config.rounds.average).weights(len(rounds), config.rounds.options)
+    return {n: weight for n, weight in zip(rounds, weights, strict=True) if weight}

@@ -28,7 +28,8 @@ def test_every_key_has_a_description() -> None:
 
 def named_by(config: RunConfig) -> set[str]:
     """Return what a configuration names, and the empty name, to which a section's own keys belong."""
-    return {"", config.codec.name, config.training.optimizer, config.aggregation.rule}
+    named = config.codec.name, config.training.optimizer, config.aggregation.rule, config.rounds.average
+    return {"", *named}
 
 
 @pytest.mark.parametrize("comments", [True, False])
