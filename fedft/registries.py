@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fedft.aggregation.rules.interface import AggregationRule
     from fedft.codecs.interface import Codec
     from fedft.methods.interface import Method
+    from fedft.privacy.mechanisms.clipping import ClippingKind
     from fedft.privacy.models.interface import PrivacyModel
     from fedft.quant.interface import QuantFormat
     from fedft.training.averages import AverageKind
@@ -94,6 +95,16 @@ AVERAGES: Registry[AverageKind] = Registry(
         "last": "fedft.training.averages:LAST",
         "tail": "fedft.training.averages:TAIL",
         "exponential": "fedft.training.averages:EXPONENTIAL",
+    },
+)
+
+CLIPPINGS: Registry[ClippingKind] = Registry(
+    "clipping",
+    "fedft.clippings",
+    "fedft.privacy.mechanisms.clipping:ClippingKind",
+    {
+        "flat": "fedft.privacy.mechanisms.clipping:FLAT",
+        "auto-s": "fedft.privacy.mechanisms.clipping:AUTO_S",
     },
 )
 

@@ -11,6 +11,7 @@ from fedft.config.rules import ContradictionError, contradictions
 from fedft.registries import (
     AGGREGATION_RULES,
     AVERAGES,
+    CLIPPINGS,
     CODECS,
     FRAMES,
     METHODS,
@@ -313,7 +314,24 @@ class PrivacySection(Section):
         0.0, ge=0, description="noise over max_grad_norm; 0: the least that keeps the run within epsilon"
     )
     max_grad_norm: float = Field(
-        1.0, gt=0, description="L2 bound of one example's gradient; takes the place of training's"
+        1.0,
+        gt=0,
+        description="L2 bound of one example's gradient, or of its part in the adapters; takes the place of "
+        "training's",
+    )
+    clipping: Annotated[str, Named(CLIPPINGS)] = Field(
+        "flat",
+        description="how a gradient is brought within its bound; flat: longer ones are cut; auto-s: all are "
+        "brought to about that length",
+    )
+    head_max_norm: float = Field(
+        0.0, ge=0, description="L2 bound of the head's part alone; 0: one bound for everything"
+    )
+    head_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of a step's squared signal-to-noise ratio that the head gets (head_max_norm)",
     )
     sampling: Literal["poisson", "truncated-poisson", "shuffled"] = Field(
         "poisson",

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fedft.config.schema import HeadSection
 from fedft.models.pooled import PooledHead
+from fedft.privacy.mechanisms.clipping import FLAT, ClippingKind
 from fedft.privacy.mechanisms.gaussian import GaussianMechanism
 from fedft.training.features import head_rate
 from fedft.training.head_plan import FEWEST
@@ -59,7 +60,12 @@ def train_head(head: PooledHead, pooled: Tensor, labels: Tensor, section: HeadSe
 
 
 def train_head_private(
-    head: PooledHead, pooled: Tensor, labels: Tensor, section: HeadSection, rounds: PrivateRounds
+    head: PooledHead,
+    pooled: Tensor,
+    labels: Tensor,
+    section: HeadSection,
+    rounds: PrivateRounds,
+    clipping: ClippingKind = FLAT,
 ) -> None:
     """Take ``rounds.steps`` noised steps of full-batch gradient descent.
 
@@ -74,6 +80,7 @@ def train_head_private(
         max_norm=section.max_grad_norm,
         noise_multiplier=rounds.noise_multiplier,
         denominator=rounds.sampler.expected_batch,
+        clipping=clipping,
     )
     for _ in range(rounds.steps):
         if len(features):

@@ -7,9 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from fedft.config.schema import TrainingSection
+from fedft.config.schema import PrivacySection, TrainingSection
 from fedft.errors import Code, FedftError
+from fedft.privacy.mechanisms.blocks import Block, block_noise
 from fedft.privacy.mechanisms.dp_sgd import DpSgd
+from fedft.registries import CLIPPINGS
 from fedft.training.loop import make_optimizer, set_rates
 from fedft.training.private_schedule import PrivateRounds
 from fedft.training.task import Task, batches_by_length, device_of, to_device
@@ -22,7 +24,7 @@ def train_private(
     section: TrainingSection,
     rounds: PrivateRounds,
     *,
-    max_grad_norm: float,
+    privacy: PrivacySection,
     probe: Sequence[Any],
     adapters: Sequence[nn.Parameter],
     head: Sequence[nn.Parameter] = (),
@@ -43,7 +45,7 @@ def train_private(
             that was dropped holds a place that contributes nothing, whatever their number.
         section: batch and micro-batch size, learning rates, schedule.
         rounds: sampler, steps and noise.
-        max_grad_norm: L2 bound of one sample's gradient over all parameters.
+        privacy: the bound of one sample's gradient over all parameters, or those of adapters and head apart.
         probe: made-up samples, on which the step is checked before it sees a private one.
         adapters: the trained parameters of the adapters.
         head: the classification head's parameters.
@@ -57,16 +59,18 @@ def train_private(
     if not (adapters or head):
         raise FedftError(Code.NOTHING_TO_TRAIN, "nothing to train: 0 matrices")
     model.eval()
-    noise = rounds.noise_multiplier * max_grad_norm / rounds.sampler.expected_batch
-    optimizer = make_optimizer(section, adapters, head, (noise, noise))
+    blocks = _blocks(privacy, adapters, head)
+    optimizer = make_optimizer(section, adapters, head, _noise(privacy, rounds, blocks))
     peaks = [group["lr"] for group in optimizer.param_groups]
     step_of_one = DpSgd(
         model,
         optimizer,
         task.per_sample_loss,
-        max_grad_norm=max_grad_norm,
+        max_grad_norm=privacy.max_grad_norm,
         noise_multiplier=rounds.noise_multiplier,
         expected_batch=rounds.sampler.expected_batch,
+        clipping=CLIPPINGS.get(privacy.clipping),
+        blocks=blocks,
     )
     device = device_of(model)
     with step_of_one as private:
@@ -78,3 +82,25 @@ def train_private(
             for chunk in batches_by_length(drawn, section.micro_batch_size or max(len(drawn), 1)):
                 private.accumulate(to_device(task.collate(chunk), device))
             private.step()
+
+
+def _blocks(
+    privacy: PrivacySection, adapters: Sequence[nn.Parameter], head: Sequence[nn.Parameter]
+) -> list[Block]:
+    """Return adapters and head as blocks where they have bounds apart, else none."""
+    if not (privacy.head_max_norm and adapters and head):
+        return []
+    return [
+        Block(tuple(adapters), privacy.max_grad_norm, 1 - privacy.head_share),
+        Block(tuple(head), privacy.head_max_norm, privacy.head_share),
+    ]
+
+
+def _noise(privacy: PrivacySection, rounds: PrivateRounds, blocks: Sequence[Block]) -> tuple[float, float]:
+    """Return the deviation of the noise in each entry of the mean gradients of adapters and head."""
+    sigma, batch = rounds.noise_multiplier, rounds.sampler.expected_batch
+    if not blocks:
+        one = sigma * privacy.max_grad_norm / batch
+        return one, one
+    first, second = (block_noise(sigma, block.share) * block.max_norm / batch for block in blocks)
+    return first, second

@@ -10,6 +10,7 @@ import torch
 from fedft.codecs import Manifest
 from fedft.errors import Code, FedftError
 from fedft.privacy.mechanisms.sketch import SketchPlan
+from fedft.registries import CLIPPINGS
 from fedft.tensors import Arrays
 from fedft.training.head_stage import measure_center_private, train_head_private
 from fedft.training.model_runtime import ModelRuntime
@@ -41,7 +42,8 @@ def train_client(
     if stage is Stage.CENTER:
         measure_center_private(head, pooled, rounds)
     else:
-        train_head_private(head, pooled, labels, runtime.config.head, rounds)
+        clipping = CLIPPINGS.get(runtime.config.privacy.clipping)
+        train_head_private(head, pooled, labels, runtime.config.head, rounds, clipping)
 
 
 def _train_all(runtime: ModelRuntime, samples: Samples, rounds: PrivateRounds, number: int) -> None:
@@ -54,7 +56,7 @@ def _train_all(runtime: ModelRuntime, samples: Samples, rounds: PrivateRounds, n
         samples,
         config.training,
         rounds,
-        max_grad_norm=config.privacy.max_grad_norm,
+        privacy=config.privacy,
         probe=runtime.task.synthetic_samples(base.model),
         adapters=matrices,
         head=head,

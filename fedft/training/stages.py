@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 from fedft.config import RunConfig
@@ -33,9 +34,13 @@ def stage_of(config: RunConfig, number: int) -> Stage:
 
 
 def round_bound(config: RunConfig, number: int) -> float:
-    """Return the L2 bound of an example's part in a private round; the head alone has one of its own."""
-    alone = stage_of(config, number) is not Stage.ALL
-    return config.head.max_grad_norm if alone else config.privacy.max_grad_norm
+    """Return the L2 bound of an example's part in a private round; the head alone has one of its own.
+
+    Where adapters and head have bounds apart, it is that of both parts together.
+    """
+    if stage_of(config, number) is not Stage.ALL:
+        return config.head.max_grad_norm
+    return math.hypot(config.privacy.max_grad_norm, config.privacy.head_max_norm)
 
 
 def head_rounds(config: RunConfig) -> int:

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from fedft.adapters.frame import Frame
 from fedft.adapters.linear import AdaptedLinear
 from fedft.privacy.audit.engine import Setting
+from fedft.privacy.mechanisms.blocks import Block, BlockMechanism
 from fedft.privacy.mechanisms.client_level import TOLERANCE, ClientLevelMechanism, clip_delta
 from fedft.privacy.mechanisms.dp_sgd import DpSgd
 from fedft.privacy.mechanisms.gaussian import GaussianMechanism
 from fedft.privacy.mechanisms.noise import NoiseSource, SecureNoise
 from fedft.privacy.mechanisms.sampling import Indices, PoissonSampler
 from fedft.privacy.mechanisms.sketch import Probe, SketchPlan, private_sketch
+
+_SHARES = (0.3, 0.7)
 
 
 class RoundEngine:
@@ -76,6 +79,36 @@ class MicroBatchEngine(RoundEngine):
     def _virtual(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
         for rows in batches:
             yield from rows.split(1)
+
+
+class BlockEngine:
+    """A step with bounds apart: two halves of a contribution, each clipped and noised for itself.
+
+    Block b releases with noise σ/√a_b; brought to √a_b of its size, every entry has the noise σ, and a whole
+    contribution is at most √Σ a_b = 1 bounds long, as the setting claims.
+    """
+
+    def __init__(self, setting: Setting, noise: NoiseSource | None = None) -> None:
+        first, self._rate = setting.dimension // 2, setting.sample_rate
+        parts = torch.arange(setting.dimension).split([first, setting.dimension - first])
+        blocks = [Block((), setting.max_norm, share) for share in _SHARES]
+        self._scale = torch.cat([torch.full((len(p),), s**0.5) for p, s in zip(parts, _SHARES, strict=True)])
+        self._mechanism = BlockMechanism(
+            list(zip(parts, blocks, strict=True)),
+            noise_multiplier=setting.noise_multiplier,
+            denominator=setting.denominator,
+            noise=noise,
+        )
+
+    def release(self, virtual_batches: Sequence[Tensor]) -> Tensor:
+        """See `Engine`."""
+        for rows in virtual_batches:
+            self._mechanism.add(rows)
+        return self._scale * self._mechanism.release()
+
+    def draw(self, examples: int) -> Indices:
+        """See `Engine`."""
+        return _poisson(self._rate, examples)
 
 
 class SketchEngine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,38 +32,66 @@ class LocalCounts:
     non_finite: int = 0
 
 
-def clip_weights(rows: Tensor, max_norm: float, counts: LocalCounts) -> Tensor:
+@dataclass(frozen=True)
+class ClippingKind:
+    """A rule that makes contributions at most as long as the bound.
+
+    Attributes:
+        weights: what to multiply contributions with, of their L2 norms (units,) and the bound. Whatever it
+            says, none is left longer than the bound: the guarantee does not rest on the rule.
+
+    """
+
+    weights: Callable[[Tensor, float], Tensor]
+
+
+FLAT = ClippingKind(lambda norms, max_norm: (max_norm / norms).clamp(max=1.0))
+"""min(1, C / norm): Abadi et al. 2016, algorithm 1."""
+
+STABILITY = 0.01
+"""γ of AUTO-S, in units of a gradient's norm; the value of the paper's experiments."""
+
+AUTO_S = ClippingKind(lambda norms, max_norm: max_norm / (norms + STABILITY))
+"""C / (norm + γ): automatic clipping (Bu et al., NeurIPS 2023, arXiv 2206.07136). Every contribution gets
+about the length C, so that C and the gradients' scale only scale the learning rate."""
+
+
+def clip_weights(rows: Tensor, max_norm: float, counts: LocalCounts, clipping: ClippingKind = FLAT) -> Tensor:
     """Return what to multiply each row with so that its L2 norm is at most `max_norm`.
 
     Args:
         rows: (units, d) float32, one unit's whole contribution in each; non-finite rows are set to zero.
         max_norm: the bound C.
         counts: added to.
+        clipping: the rule.
 
     Returns:
-        (units,) float32: min(1, C / norm), 0 for a non-finite row (Abadi et al. 2016, algorithm 1).
+        (units,) float32: at most C / norm, 0 for a non-finite row.
 
     """
     norms = _norms(rows)
-    weights = norm_weights(norms, max_norm, counts)
+    weights = norm_weights(norms, max_norm, counts, clipping)
     unusable = weights == 0
     if unusable.any():
         rows[unusable] = 0.0
     return weights
 
 
-def norm_weights(norms: Tensor, max_norm: float, counts: LocalCounts) -> Tensor:
+def norm_weights(
+    norms: Tensor, max_norm: float, counts: LocalCounts, clipping: ClippingKind = FLAT
+) -> Tensor:
     """Return what brings contributions of these L2 norms to `max_norm`, (units,) float32; see `clip_weights`.
 
     A weight below the smallest normal number has lost its digits, and so has what it would be multiplied
     with: such a contribution counts as not finite.
     """
-    weights = (max_norm * MARGIN / norms).clamp(max=1.0).float()
+    largest = max_norm * MARGIN / norms
+    weights = torch.minimum(clipping.weights(norms, max_norm * MARGIN), largest).clamp(min=0.0).float()
     usable = torch.isfinite(norms) & (weights >= torch.finfo(torch.float32).tiny)
     weights = torch.where(usable, weights, 0.0)
     counts.units += len(norms)
     counts.non_finite += int((~usable).sum())
-    counts.clipped += int((usable & (weights < 1)).sum())
+    counts.clipped += int((usable & (largest.float() < 1)).sum())
     return weights
 
 

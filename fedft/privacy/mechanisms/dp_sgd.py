@@ -6,13 +6,15 @@ noise is added once, the sum divided by the expected batch size, and the wrapped
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 
 import torch
 from torch import nn
 
 from fedft.errors import Code, FedftError
-from fedft.privacy.mechanisms.clipping import LocalCounts
+from fedft.privacy.mechanisms.blocks import Block, BlockMechanism
+from fedft.privacy.mechanisms.clipping import FLAT, ClippingKind, LocalCounts
 from fedft.privacy.mechanisms.gaussian import GaussianMechanism
 from fedft.privacy.mechanisms.noise import NoiseSource
 from fedft.privacy.mechanisms.per_sample import PerSampleGradients
@@ -39,11 +41,13 @@ class DpSgd:
         max_grad_norm: L2 bound C of a sample's gradient over all parameters.
         noise_multiplier: σ; the noise has standard deviation σ C before the division.
         expected_batch: the fixed denominator.
+        clipping: how a gradient is brought within its bound.
+        blocks: all trainable parameters, in blocks with bounds of their own in place of ``max_grad_norm``.
         noise: for tests; the default is the secure source.
 
     Raises:
         FedftError: FEDFT-8401, 8405, 8409 (coverage), FEDFT-8406 (the optimiser's parameters), FEDFT-8410
-            (too few bits), FEDFT-8501.
+            (too few bits), FEDFT-8501 (a value out of range, blocks that are not everything).
 
     """
 
@@ -56,17 +60,35 @@ class DpSgd:
         max_grad_norm: float,
         noise_multiplier: float,
         expected_batch: float,
+        clipping: ClippingKind = FLAT,
+        blocks: Sequence[Block] = (),
         noise: NoiseSource | None = None,
     ) -> None:
         self._model, self._optimizer, self._loss = model, optimizer, loss
         self._gradients = PerSampleGradients(model)
-        self._mechanism = GaussianMechanism(
-            self._gradients.dimension,
-            max_norm=max_grad_norm,
-            noise_multiplier=noise_multiplier,
-            denominator=expected_batch,
-            noise=noise,
-        )
+        self._mechanism: GaussianMechanism | BlockMechanism
+        if blocks:
+            self._mechanism = BlockMechanism(
+                [(self._gradients.columns(block.parameters), block) for block in blocks],
+                noise_multiplier=noise_multiplier,
+                denominator=expected_batch,
+                clipping=clipping,
+                noise=noise,
+            )
+        else:
+            self._mechanism = GaussianMechanism(
+                self._gradients.dimension,
+                max_norm=max_grad_norm,
+                noise_multiplier=noise_multiplier,
+                denominator=expected_batch,
+                clipping=clipping,
+                noise=noise,
+            )
+        if self._mechanism.dimension != self._gradients.dimension:
+            raise FedftError(
+                Code.MECHANISM_SETTING_INVALID,
+                f"blocks of {self._mechanism.dimension} numbers, {self._gradients.dimension} are trained",
+            )
         self._refuse_other_parameters()
         refuse_narrow_arithmetic(model)
         self._checked = False

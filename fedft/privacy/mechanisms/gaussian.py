@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedft.errors import Code, FedftError
-from fedft.privacy.mechanisms.clipping import LocalCounts, clip_weights, norm_weights
+from fedft.privacy.mechanisms.clipping import FLAT, ClippingKind, LocalCounts, clip_weights, norm_weights
 from fedft.privacy.mechanisms.noise import NoiseSource, SecureNoise, add_gaussian
 
 
@@ -49,6 +49,7 @@ class GaussianMechanism:
         max_norm: L2 bound C of one unit's whole contribution.
         noise_multiplier: σ, noise standard deviation over C.
         denominator: fixed before the run, such as the expected batch size; never the actual count.
+        clipping: how contributions are brought within the bound.
         noise: for tests; the default is the secure source.
 
     Raises:
@@ -63,6 +64,7 @@ class GaussianMechanism:
         max_norm: float,
         noise_multiplier: float,
         denominator: float,
+        clipping: ClippingKind = FLAT,
         noise: NoiseSource | None = None,
     ) -> None:
         for name, value in (
@@ -80,6 +82,7 @@ class GaussianMechanism:
         self.noise_multiplier = noise_multiplier
         self.denominator = denominator
         self.local_counts = LocalCounts()
+        self._clipping = clipping
         self._noise = noise or SecureNoise()
         self._sum: Tensor | None = None
 
@@ -95,7 +98,7 @@ class GaussianMechanism:
                 Code.CONTRIBUTION_SHAPE_MISMATCH,
                 f"contributions of shape {tuple(rows.shape)}, expected (units, {self.dimension})",
             )
-        weights = clip_weights(rows, self.max_norm, self.local_counts)
+        weights = clip_weights(rows, self.max_norm, self.local_counts, self._clipping)
         self._add((weights @ rows).double())
 
     def add_outer(self, left: Tensor, right: Tensor) -> None:
@@ -119,7 +122,7 @@ class GaussianMechanism:
                 f"{self.dimension} numbers",
             )
         norms = torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)
-        weights = norm_weights(norms, self.max_norm, self.local_counts)
+        weights = norm_weights(norms, self.max_norm, self.local_counts, self._clipping)
         usable = weights > 0
         left, right = left[usable], right[usable]
         self._add(((weights[usable, None] * left).T @ right).flatten().double())

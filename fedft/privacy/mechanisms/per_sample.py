@@ -9,7 +9,7 @@ the parameter itself, so a gradient that reaches a parameter any other way shows
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -103,6 +103,11 @@ class PerSampleGradients:
             if key not in self._recorded:
                 rows[:, columns] = 0.0
         return rows
+
+    def columns(self, parameters: Sequence[Tensor]) -> Tensor:
+        """Return (k,) int64: which entries of a row belong to these parameters, in their order."""
+        slices = [self._columns[id(parameter)] for parameter in parameters]
+        return torch.cat([torch.arange(part.start, part.stop) for part in slices])
 
     def write(self, flat: Tensor) -> None:
         """Make a (d,) vector the gradient of the parameters."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fedft.config.rules import Contradiction
 from fedft.privacy.models.interface import PrivacyModel
 from fedft.privacy.models.shared import MECHANISM, weighs_and_tells_nothing
+from fedft.registries import TASKS
 from fedft.statements import PrivacyUnit
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ def _forbids(config: RunConfig) -> Iterator[Contradiction]:
             "model.dtype",
             f'with {config.model.dtype} one example moves the rounding of all others; set "float32"',
             (MECHANISM,),
+        )
+    if config.privacy.head_max_norm and not (
+        config.adapter.train_head and TASKS.get(config.task.kind).has_head
+    ):
+        yield Contradiction(
+            "privacy.head_max_norm",
+            "no head is trained beside the adapters; set 0",
+            (MECHANISM, "adapter.train_head", "task.kind"),
         )
     yield from _sampling(config)
 

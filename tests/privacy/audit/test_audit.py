@@ -13,7 +13,13 @@ from fedft.privacy.audit import QUICK, AuditReport, DpSgdEngine, Finding, Settin
 from fedft.privacy.audit.distinguisher import attack_distinguisher
 from fedft.privacy.audit.noise_law import attack_noise_law
 from fedft.privacy.audit.one_run import attack_one_run
-from fedft.privacy.audit.product import ClientEngine, MicroBatchEngine, RoundEngine, SketchEngine
+from fedft.privacy.audit.product import (
+    BlockEngine,
+    ClientEngine,
+    MicroBatchEngine,
+    RoundEngine,
+    SketchEngine,
+)
 from fedft.privacy.audit.sampling_law import attack_sampling_law
 from fedft.privacy.audit.sensitivity import attack_sensitivity
 from tests.privacy.audit import broken_engines
@@ -94,7 +100,7 @@ def test_faults_of_clipping_show_in_one_training_too(fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "engine", [Reference, DpSgdEngine, RoundEngine, MicroBatchEngine, SketchEngine, ClientEngine]
+    "engine", [Reference, DpSgdEngine, RoundEngine, MicroBatchEngine, BlockEngine, SketchEngine, ClientEngine]
 )
 def test_a_right_engine_passes(engine: type) -> None:
     report = audit(engine, QUICK)
@@ -113,7 +119,7 @@ REPETITIONS = int(os.environ.get("FEDFT_AUDIT_REPETITIONS", "0"))
 @pytest.mark.skipif(not REPETITIONS, reason="set FEDFT_AUDIT_REPETITIONS, for example to 20")
 def test_no_false_alarm_and_no_miss_in_repetitions() -> None:
     for _ in range(REPETITIONS):
-        for engine in (Reference, DpSgdEngine, RoundEngine, MicroBatchEngine, SketchEngine, ClientEngine):
+        for engine in (Reference, DpSgdEngine, RoundEngine, BlockEngine, SketchEngine, ClientEngine):
             audit(engine, QUICK).require_passed()
         for fault, test in CAUGHT_BY.items():
             findings = list(TESTS[test](getattr(broken_engines, fault)))
