@@ -23,6 +23,7 @@ from fedft.adapters.frame_file import (
 from fedft.adapters.interface import LayerFrames
 from fedft.adapters.linear import AdaptedLinear
 from fedft.errors import Code, FedftError
+from fedft.quant.dense import is_plain
 
 ORTHONORMALITY_TOLERANCE = 1e-6
 _FORMAT = "fedft-frames/1"
@@ -103,7 +104,7 @@ class Frame:
         """Put R between A and B on a module; a residual frame needs one with a plain weight (FEDFT-2110)."""
         if not self.residual:
             return AdaptedLinear(module, self)
-        if not frozen.is_plain(module):
+        if not is_plain(module):
             raise FedftError(
                 Code.MODULE_NOT_ADAPTABLE,
                 f"{name}: a residual frame changes the weight, which {type(module).__name__} cannot take",

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fedft.errors import Code, FedftError
+from fedft.quant.dense import is_linear, is_plain
 
 
 @runtime_checkable
@@ -33,13 +34,7 @@ class FrozenLinear(Protocol):
 
 def is_supported(module: nn.Module) -> bool:
     """Whether the module can carry an adapter."""
-    # A subclass of nn.Linear may store its weight in some packed form, so only the class itself counts.
     return is_plain(module) or isinstance(module, FrozenLinear)
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Whether the module keeps its weight as one ordinary tensor."""
-    return type(module) in (nn.Linear, Conv1D)
 
 
 def placement(module: nn.Module) -> tuple[torch.dtype, torch.device]:
@@ -53,9 +48,9 @@ def placement(module: nn.Module) -> tuple[torch.dtype, torch.device]:
 
 def shape_of(module: nn.Module) -> tuple[int, int]:
     """Return (out, in) of a supported module's weight (FEDFT-2110 for another module)."""
-    if type(module) is Conv1D:
+    if isinstance(module, Conv1D):
         return cast(Tensor, module.weight).shape[1], cast(Tensor, module.weight).shape[0]
-    if type(module) is nn.Linear:
+    if is_linear(module):
         return module.out_features, module.in_features
     if isinstance(module, FrozenLinear):
         return module.out_features, module.in_features
@@ -68,18 +63,18 @@ def shape_of(module: nn.Module) -> tuple[int, int]:
 
 def dense_weight(module: nn.Module) -> Tensor:
     """Return W, ``(out, in)``; for a plain module a view of its weight."""
-    if type(module) is nn.Linear:
+    if is_linear(module):
         return module.weight.detach()
-    if type(module) is Conv1D:
+    if isinstance(module, Conv1D):
         return cast(Tensor, module.weight).detach().T
     return cast(FrozenLinear, module).dense_weight()
 
 
 def input_gradient(module: nn.Module, grad: Tensor) -> Tensor:
     """Return ``grad W`` for ``grad`` of shape ``(n, out)``."""
-    if type(module) is nn.Linear:
+    if is_linear(module):
         return grad @ module.weight
-    if type(module) is Conv1D:
+    if isinstance(module, Conv1D):
         return grad @ cast(Tensor, module.weight).T
     return cast(FrozenLinear, module).input_gradient(grad)
 
@@ -89,7 +84,7 @@ _SUPPORTED = "supported are torch.nn.Linear, transformers' Conv1D and fedft's qu
 
 def with_weight(module: nn.Module, weight: Tensor) -> nn.Module:
     """Return a plain module like this one on another weight, ``(out, in)``; bias and hooks are shared."""
-    stored = weight if type(module) is nn.Linear else weight.T.contiguous()
+    stored = weight if is_linear(module) else weight.T.contiguous()
     other = copy.copy(module)
     other._parameters = dict(module._parameters) | {"weight": nn.Parameter(stored, requires_grad=False)}
     return other

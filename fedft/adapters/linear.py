@@ -141,7 +141,8 @@ class _AdaptedMatmul(torch.autograd.Function):
             y.addmm_(u @ -R.to(u.dtype).T, layer.B.T, alpha=-1)
         ctx.layer, ctx.x_shape = layer, x.shape
         ctx.save_for_backward(u if ctx.needs_input_grad[1] else None, R)
-        result: Tensor = y.view(*x.shape[:-1], layer.out_features)
+        # No view of another tensor: some models add to it in place.
+        result: Tensor = y.view(*x.shape[:-1], layer.out_features).detach()
         return result
 
     @staticmethod

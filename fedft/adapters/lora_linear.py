@@ -90,7 +90,8 @@ class _LoraMatmul(torch.autograd.Function):
         y.addmm_(u, B.to(u.dtype).T, alpha=layer.scale)
         ctx.layer, ctx.x_shape = layer, x.shape
         ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, u, A, B)
-        result: Tensor = y.view(*x.shape[:-1], layer.out_features)
+        # No view of another tensor: some models add to it in place.
+        result: Tensor = y.view(*x.shape[:-1], layer.out_features).detach()
         return result
 
     @staticmethod

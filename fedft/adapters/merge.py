@@ -8,6 +8,7 @@ from torch import nn
 from fedft.adapters import frozen
 from fedft.adapters.attach import AdapterHandle
 from fedft.errors import Code, FedftError
+from fedft.quant.dense import is_plain
 
 
 def merge(handle: AdapterHandle) -> nn.Module:
@@ -32,7 +33,7 @@ def merge(handle: AdapterHandle) -> nn.Module:
 
 
 def _require_float32(name: str, module: nn.Module) -> None:
-    plain = frozen.is_plain(module)
+    plain = is_plain(module)
     dtype = frozen.dense_weight(module).dtype if plain else None
     if dtype != torch.float32:
         raise FedftError(

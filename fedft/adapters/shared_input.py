@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedft.adapters import frozen
 from fedft.adapters.linear import AdaptedLinear
+from fedft.quant.dense import is_plain
 
 _TOGETHER = (
     ("q_proj", "k_proj", "v_proj"),
@@ -87,7 +87,7 @@ def _groups(layers: Mapping[str, AdaptedLinear]) -> Iterator[list[AdaptedLinear]
     for parent in parents:
         for names in _TOGETHER:
             found = [layers[key] for name in names if (key := f"{parent}.{name}".lstrip(".")) in layers]
-            found = [layer for layer in found if not frozen.is_plain(layer.base)]
+            found = [layer for layer in found if not is_plain(layer.base)]
             alike = {(layer.in_features, layer.A.dtype, layer.A.device) for layer in found}
             if len(found) > 1 and len(alike) == 1:
                 yield found

@@ -11,26 +11,6 @@ from torch import Tensor, nn
 from fedft.adapters import frozen
 from fedft.errors import Code, FedftError
 
-_DECODER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-_ENCODER = (
-    "attention.self.query",
-    "attention.self.key",
-    "attention.self.value",
-    "attention.output.dense",
-    "intermediate.dense",
-    "output.dense",
-)
-# All attention and MLP linears by transformers' model_type; no embeddings, pooler or head.
-ARCHITECTURES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), _DECODER),
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta"), _ENCODER),
-    "gpt2": ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"),
-    "distilbert": (
-        *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
-        *("ffn.lin1", "ffn.lin2"),
-    ),
-}
-
 
 def resolve_targets(model: nn.Module, patterns: Sequence[str] | Literal["auto"]) -> list[str]:
     """Return the sorted names of the modules that the patterns name.
@@ -38,17 +18,20 @@ def resolve_targets(model: nn.Module, patterns: Sequence[str] | Literal["auto"])
     Args:
         model: a model without adapters.
         patterns: names, ends of names (``q_proj``) or shell patterns (``model.layers.[0-3].mlp.*``);
-            ``"auto"`` means every attention and MLP linear of a known architecture.
+            ``"auto"`` means every linear of the blocks (``block_linears``).
 
     Raises:
-        FedftError: FEDFT-2111 (a pattern matches no linear module), FEDFT-2112 (no default for the
-            architecture), FEDFT-2113 (a target shares its weight with another module).
+        FedftError: FEDFT-2111 (a pattern matches no linear module), FEDFT-2112 (no linear in any
+            block), FEDFT-2113 (a target shares its weight with another module).
 
     """
-    chosen = _defaults(model) if patterns == "auto" else list(patterns)
+    if patterns == "auto":
+        found = sorted(_defaults(model))
+        refuse_tied(model, found)
+        return found
     linears = [name for name, module in model.named_modules() if name and frozen.is_supported(module)]
     targets: set[str] = set()
-    for pattern in chosen:
+    for pattern in patterns:
         found = [name for name in linears if _matches(name, pattern)]
         if not found:
             raise FedftError(
@@ -85,15 +68,39 @@ def _place(parameter: Tensor) -> tuple[int, int]:
     return parameter.untyped_storage()._cdata, int(parameter.storage_offset())
 
 
+def block_linears(model: nn.Module) -> list[str]:
+    """Return the names of all linear modules in a model's repeated blocks: attention and MLP.
+
+    Embeddings, their projections, poolers and heads lie outside the blocks, whatever the architecture calls
+    them. In a model of several modalities only the language model's blocks count. What maps to a single
+    number (the gate of a shared expert) is left out: there is no matrix to adapt.
+    """
+    inside = _language_model(model)
+    return [
+        name
+        for name, module in model.named_modules()
+        if name.startswith(inside)
+        and any(part.isdigit() for part in name.split("."))
+        and frozen.is_supported(module)
+        and min(frozen.shape_of(module)) > 1
+    ]
+
+
+def _language_model(model: nn.Module) -> str:
+    """Return the prefix of the language model in one of several modalities; empty for others."""
+    names = [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "language_model"]
+    return f"{names[0]}." if names else ""
+
+
 def _defaults(model: nn.Module) -> list[str]:
-    kind = getattr(getattr(model, "config", None), "model_type", None)
-    if kind not in ARCHITECTURES:
+    found = block_linears(model)
+    if not found:
         raise FedftError(
             Code.NO_DEFAULT_TARGETS,
-            f"no default targets for architecture {kind!r}; known are {sorted(ARCHITECTURES)}",
+            f"{type(model).__name__} has no linear modules in repeated blocks to adapt by default",
             hint="name the target modules in the configuration",
         )
-    return list(ARCHITECTURES[kind])
+    return found
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fedft.errors import Code, FedftError
+from fedft.quant.dense import is_plain
 from fedft.quant.interface import QuantFormat, StoredWeight
 
 
@@ -49,12 +50,12 @@ class QuantisedLinear(nn.Module):
             FedftError: FEDFT-9013 (another module), FEDFT-9010 (a weight is not finite).
 
         """
-        if type(module) not in (nn.Linear, Conv1D):
+        if not is_plain(module):
             raise FedftError(
                 Code.MODULE_NOT_QUANTISABLE, f"a module of class {type(module).__name__} cannot be quantised"
             )
         weight: Tensor = module.weight  # type: ignore[assignment]
-        matrix = weight.T.contiguous() if type(module) is Conv1D else weight
+        matrix = weight.T.contiguous() if isinstance(module, Conv1D) else weight
         bias: Tensor | None = module.bias  # type: ignore[assignment]
         return cls(format, format.quantise(matrix), bias, weight.dtype).train(module.training)
 

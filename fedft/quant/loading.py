@@ -17,7 +17,7 @@ from fedft.errors import Code, FedftError
 from fedft.quant import skeleton
 from fedft.quant.files import DIGEST, INDEX, combined, digest_of
 from fedft.quant.interface import QuantFormat, StoredWeight
-from fedft.quant.model import quantisable
+from fedft.quant.model import quantisable, quantise_model
 
 
 def load_quantised(
@@ -55,8 +55,10 @@ def load_quantising(
 ) -> tuple[nn.Module, list[str]]:
     """Load a model from dense safetensors files and quantise its body, one weight at a time.
 
-    At no time is more than one dense weight of the body in memory. Arguments and results as
-    ``load_quantised``'s, and the model is that one's bit for bit; there is no digest of the files.
+    At no time is more than one dense weight of the body in memory, unless transformers converts the files
+    while it loads them (merges experts, renames layers): then it loads all, and the weights are quantised
+    afterwards. Arguments and results as ``load_quantised``'s, and the model is that one's bit for bit; there
+    is no digest of the files.
 
     Raises:
         FedftError: FEDFT-9012 (a file is missing or damaged), FEDFT-9013 (nothing to quantise),
@@ -69,6 +71,8 @@ def load_quantising(
         raise FedftError(
             Code.MODULE_NOT_QUANTISABLE, f"{type(model).__name__} has no linear module to quantise"
         )
+    if _converted_by_transformers(model, names, folder):
+        return _load_dense_and_quantise(folder, auto_class, format, dtype, changes)
     transposed = {name for name in chosen if isinstance(model.get_submodule(name), Conv1D)}
     state: dict[str, Tensor] = {}
     weights: dict[str, StoredWeight] = {}
@@ -84,6 +88,31 @@ def load_quantising(
             else:
                 state[name] = _converted(_tensor(path, key).clone(), dtype)
     return model, skeleton.fill(model, state, weights, format, dtype)
+
+
+def _converted_by_transformers(model: Any, names: skeleton.Names, folder: Path) -> bool:
+    """Whether the files lack parameters of a model that transformers makes of others while it loads."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    held = {names.find(key) for path in weight_files(folder) for key in _keys(path)}
+    lacking = {name for name, _ in model.named_parameters()} - held
+    return bool(lacking and get_model_conversion_mapping(model, add_legacy=False))
+
+
+def _load_dense_and_quantise(
+    folder: Path, auto_class: Any, format: QuantFormat, dtype: torch.dtype, changes: dict[str, Any]
+) -> tuple[nn.Module, list[str]]:
+    model, found = auto_class.from_pretrained(
+        folder,
+        dtype=dtype,
+        output_loading_info=True,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # a head for other classes; the caller refuses what else is missing
+        **changes,
+    )
+    quantise_model(model, format)
+    mismatched = (key for key, *_ in found["mismatched_keys"])
+    return model.requires_grad_(False).eval(), sorted({*found["missing_keys"], *mismatched})
 
 
 def weight_files(folder: Path) -> list[Path]:

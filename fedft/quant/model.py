@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from fedft.errors import Code, FedftError
+from fedft.quant.dense import is_plain
 from fedft.quant.interface import QuantFormat
 from fedft.quant.linear import QuantisedLinear
 
@@ -26,7 +26,7 @@ def quantisable(model: nn.Module) -> list[str]:
     names = [
         name
         for name, module in model.named_modules()
-        if type(module) in (nn.Linear, Conv1D) and name.startswith(inside) and owners[id(module.weight)] == 1
+        if is_plain(module) and name.startswith(inside) and owners[id(module.weight)] == 1
     ]
     return sorted(names)
 
