@@ -50,6 +50,7 @@ class ServerDaemon:
         authority = Authority(settings.folder / "ca")
         if authority.renew_server(settings.tls.certificate, settings.tls.key, settings.name, settings.hosts):
             _log.info("issued a new server certificate")
+        settings.write_bundle()
         self._registry = Registry(settings.folder / "server.sqlite")
         store = RunStore(settings.store_folder)
         limits, calls = settings.limits, OpenCalls()

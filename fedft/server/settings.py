@@ -73,6 +73,12 @@ class ServerSettings(Section):
             signing_key=keys.public_pem(signing).decode(),
         )
 
+    def write_bundle(self) -> Path:
+        """Write ``join.json``, with which sites join under the present addresses; return its path."""
+        path = self.folder / "join.json"
+        write_atomically(path, self.bundle().to_json().encode())
+        return path
+
 
 def load_settings(folder: Path) -> ServerSettings:
     """Read a server's settings.
@@ -134,8 +140,7 @@ def initialise(settings: ServerSettings) -> Path:
     write_atomically(folder / "admin" / CERTIFICATE, certificate.encode())
     write_admin_file(folder / "admin", settings.bundle().admin_address)
     registry.close()
-    bundle = folder / "join.json"
-    write_atomically(bundle, settings.bundle().to_json().encode())
+    bundle = settings.write_bundle()
     # Last: a folder with settings is a whole one.
     write_atomically(folder / _FILE, tomli_w.dumps(settings.model_dump(mode="json")).encode())
     return bundle

@@ -18,12 +18,25 @@ _USUAL_DELTA = 1e-5
 
 
 def ledger_path(site: SiteConfig) -> Path:
-    """Return where the site's ledger lies; FEDFT-8201 when ``site.toml`` names none."""
+    """Return where the site's ledger lies.
+
+    Raises:
+        FedftError: FEDFT-8201 when ``site.toml`` names none, and when one lies in the site's folder, where
+            version 0.1 kept it: a new one would start at nothing.
+
+    """
     if site.ledger is None:
         raise FedftError(
             Code.LEDGER_NOT_FOUND,
             "site.toml names no privacy ledger",
             hint='set ledger = "ledger.sqlite" in its [privacy] section, then: fedft privacy ledger init',
+        )
+    before = site.path(site.privacy.ledger)
+    if before.exists() and not site.ledger.exists():
+        raise FedftError(
+            Code.LEDGER_NOT_FOUND,
+            f"the ledger lies in {before.parent}, where version 0.1 kept it, not in {site.ledger.parent}",
+            hint=f"stop the daemon, then there: mv {before.name} {before.name}.head {site.state}/",
         )
     return site.ledger
 

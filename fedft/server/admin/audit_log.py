@@ -27,6 +27,7 @@ class AuditLog:
         """Append an entry; FEDFT-8201 to 8208 when the chain is missing, damaged or cannot be written."""
         time = clock.now().isoformat(timespec="milliseconds")
         with self._lock:
+            self._chain.read()  # the head file too, which appending alone does not look at
             self._chain.append(lambda _: {"time": time, "who": who, "what": what, **details})
 
     def entries(self, last: int = 0) -> list[dict[str, Any]]:
