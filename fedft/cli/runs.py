@@ -76,6 +76,33 @@ def rollback(
         console().print(cell(f"{record.id} stands at round {record.rounds}"))
 
 
+@commands.command(
+    name="rm", epilog=examples("fedft runs rm latest", "fedft runs rm demo-2026 --yes --store /data/runs")
+)
+def remove(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or the beginning of one.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    store: Store = DEFAULT_STORE,
+    json: Json = False,
+) -> None:
+    """Delete a run: its rounds, its states, and what its simulated clients kept for it.
+
+    What rounds have cost of privacy budgets stays in the ledgers.
+    """
+    from fedft.simulation.removal import remove_run
+    from fedft.store import RunStore
+
+    kept = RunStore(store, create=False)
+    record = kept.run(run)
+    if not yes and not json:
+        typer.confirm(f"delete {record.id} with its {record.rounds} rounds?", abort=True)
+    remove_run(kept, record.id)
+    if json:
+        print_json({"removed": record.id})
+    else:
+        console().print(cell(f"{record.id} is deleted"))
+
+
 def _run_facts(run: RunRecord) -> dict[str, Any]:
     names = (
         "id",

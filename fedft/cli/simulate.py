@@ -151,9 +151,9 @@ def _watched(
 
 
 def _print_way_on(store: RunStore, run_id: str) -> None:
-    if not run_id:
+    run = next((each for each in store.runs() if each.id == run_id), None)
+    if run is None:  # a mistake ended it before its first round, and it is not kept
         return
-    run = store.run(run_id)
     if run.status == "completed":
         what, command = "the run itself is complete; its report", "report"
     else:

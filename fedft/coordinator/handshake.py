@@ -19,6 +19,8 @@ from fedft.wire.peer_error import as_peer_error
 from fedft.wire.setups import setup_digest
 
 _MAX_GREETING = 1 << 20
+_SHOWN = 3
+"""Clients that are named of those with one reason."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,9 @@ class HandshakePhase:
         """
         records = _named_once(self._records, self._participants)
         if len(self._participants) < self._wanted:
-            reasons = "; ".join(
-                f"{r.client}: {r.code} {r.message}".strip() for r in records if r.status != "accepted"
-            )
             raise FedftError(
                 Code.TOO_FEW_CLIENTS,
-                f"{len(self._participants)} of {self._wanted} clients can take part: {reasons}",
+                f"{len(self._participants)} of {self._wanted} clients can take part: {reasons_of(records)}",
             )
         return Greeting(
             dict(sorted(self._participants.items())),
@@ -143,6 +142,20 @@ class HandshakePhase:
         _check_base(hello, self._base_digest)
         _check_codecs(hello, self._codecs)
         _check_unique(hello, node_id, self._participants)
+
+
+def reasons_of(records: Sequence[UpdateRecord]) -> str:
+    """Say why clients are not among the accepted: each reason once, with the clients that it holds for."""
+    clients: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        if record.status != "accepted":
+            clients[f"{record.code} {record.message}".strip()].append(record.client)
+    return "; ".join(f"{_few(names)}: {reason}" for reason, names in clients.items())
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
 
 
 def _agreed(bases: dict[str, list[str]]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedft.config.schema import DataSection, TaskSection
-from fedft.data.records import Records, missing_field
+from fedft.data.records import Records, missing_field, where
 from fedft.data.report import DataReport
 from fedft.data.samples import (
     CausalSample,
@@ -16,7 +16,6 @@ from fedft.data.samples import (
     encodable,
     fit_samples,
     group_of,
-    where,
 )
 from fedft.data.templates import TextTemplate, check_messages
 from fedft.errors import Code, FedftError

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from fedft.config.schema import DataSection, TaskSection
-from fedft.data.records import Records
+from fedft.data.records import Records, where
 from fedft.data.report import DataReport
 from fedft.data.samples import (
     ClassSample,
@@ -15,7 +15,6 @@ from fedft.data.samples import (
     encodable,
     fit_samples,
     group_of,
-    where,
 )
 from fedft.data.templates import label_index
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fedft.config.schema import TaskSection
-from fedft.data.records import Records, missing_field
+from fedft.data.records import Records, missing_field, where
 from fedft.data.report import DataReport
 from fedft.errors import Code, FedftError
 
@@ -125,11 +125,6 @@ def encodable(texts: Texts) -> Texts:
     for text in texts:
         text.encode()
     return texts
-
-
-def where(records: Records, index: int) -> str:
-    """How messages name a record: "record 3 of train.jsonl"."""
-    return f"record {index + 1} of {records.origins[index]}"
 
 
 def field_text(records: Records, index: int, field: str) -> str:

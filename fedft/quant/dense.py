@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 def is_plain(module: nn.Module) -> bool:
     """Whether the module keeps its weight as one ordinary tensor.
 
-    A subclass of ``nn.Linear`` counts if its weight has the type and shape of a linear's: packed forms have
+    A subclass of ``nn.Linear`` counts if its weight has the kind and shape of a linear's: packed forms have
     neither, and classes such as Falcon's differ in the rounding of their sums alone.
     """
     return isinstance(module, Conv1D) or is_linear(module)
@@ -22,4 +22,4 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     if not isinstance(module, nn.Linear):
         return False
     weight, shape = module.weight, (module.out_features, module.in_features)
-    return type(weight) is nn.Parameter and weight.is_floating_point() and weight.shape == shape
+    return isinstance(weight, nn.Parameter) and weight.is_floating_point() and weight.shape == shape

@@ -15,6 +15,8 @@ from fedft.coordinator.coordinator import Coordinator
 from fedft.coordinator.events import Notice, Observer, nobody
 from fedft.errors import Code, FedftError
 from fedft.simulation.ray_grid import RayGrid
+from fedft.simulation.removal import clients_folder, discard_if_pointless
+from fedft.simulation.startable import check_startable
 from fedft.store import RunRecord, RunStore
 
 
@@ -41,8 +43,18 @@ def simulate(
         raise FedftError(
             Code.CONFIG_OR_RESUME, "a simulation starts from a configuration or resumes a run, one of them"
         )
+    if config is not None:
+        check_startable(config)
     run = store.run(resume) if config is None else store.create_run(config.name, to_json(config))
     settings = from_json(run.config)
+    try:
+        return _carried_out(run, settings, store, observer)
+    except FedftError as error:
+        discard_if_pointless(store, run.id, error)
+        raise
+
+
+def _carried_out(run: RunRecord, settings: RunConfig, store: RunStore, observer: Observer) -> RunRecord:
     carrier = _inline if settings.simulation.backend == "inline" else _ray
     for _ in range(settings.rounds.retries):
         try:
@@ -87,7 +99,7 @@ def _client_app(store: RunStore) -> Any:
     from fedft.client import app
     from fedft.client.site.folders import ClientFolders
 
-    return app.new_app(ClientFolders.of_user().with_state(store.folder.absolute() / "clients"))
+    return app.new_app(ClientFolders.of_user().with_state(clients_folder(store)))
 
 
 class _Outcome:

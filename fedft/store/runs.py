@@ -109,6 +109,25 @@ class RunStore:
         """Record how a run stands."""
         self.update_run(run_id, status=status, error=error)
 
+    def remove_run(self, run_id: str) -> None:
+        """Delete a run, its rounds and the files that no other run refers to.
+
+        Raises:
+            FedftError: FEDFT-6007 a process is carrying the run out.
+
+        """
+        with self.lock(run_id):
+            with self._engine.connect() as connection:
+                mine, others = (_files(connection, owned) for owned in (_is(run_id), ~_is(run_id)))
+            with self._transaction() as connection:
+                for table in reversed(schema.metadata.sorted_tables):
+                    column = table.c.id if table is schema.runs else table.c.run_id
+                    connection.execute(delete(table).where(column == run_id))
+            for digest in mine - others:
+                self.state_path(digest).unlink(missing_ok=True)
+                self.frame_path(digest).unlink(missing_ok=True)
+            (self.folder / "locks" / run_id).unlink(missing_ok=True)
+
     # -- rounds --------------------------------------------------------------------------------------
 
     def commit_round(
@@ -329,6 +348,18 @@ def _runs_with_rounds() -> Any:
         .outerjoin(last, last.c.run_id == schema.runs.c.id)
         .order_by(schema.runs.c.created_at, schema.runs.c.id)
     )
+
+
+def _is(run_id: str) -> Any:
+    return schema.runs.c.id == run_id
+
+
+def _files(connection: Connection, runs: Any) -> set[str]:
+    """Return the digests of all states, residuals and frames of some runs."""
+    rounds = schema.rounds.c
+    query = select(rounds.state_digest, rounds.residual_digest, schema.runs.c.frame_digest)
+    joined = query.select_from(schema.runs.outerjoin(schema.rounds, rounds.run_id == schema.runs.c.id))
+    return {digest for row in connection.execute(joined.where(runs)) for digest in row if digest}
 
 
 def _run(row: Any) -> RunRecord:

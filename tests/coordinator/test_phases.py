@@ -12,12 +12,12 @@ from flwr.app import Context, Message, MessageType
 
 from client_app.app import app as honest_app
 from fedft.coordinator.exchange import Answer, Request
-from fedft.coordinator.handshake import HandshakePhase
+from fedft.coordinator.handshake import HandshakePhase, reasons_of
 from fedft.coordinator.phase import PhaseDriver
 from fedft.coordinator.server_model import ServerBase
 from fedft.errors import FedftError
 from fedft.models.load import load_count
-from fedft.store import RunStore
+from fedft.store import RunStore, UpdateRecord
 from fedft.training.model_runtime import ModelRuntime
 from fedft.transport.flower_records import pack, unpack
 from fedft.transport.inline import InlineGrid
@@ -174,3 +174,15 @@ def test_a_client_that_names_no_base_takes_no_part(expected: str) -> None:
 
     with pytest.raises(FedftError, match=r"FEDFT-6101.*FEDFT-2010"):
         phase.close()
+
+
+def test_a_reason_that_many_clients_have_is_given_once() -> None:
+    def refused(client: str, code: str, message: str) -> UpdateRecord:
+        return UpdateRecord(client, "refused", code=code, message=message)
+
+    records = [refused(f"client-{i:03d}", "FEDFT-3005", "record 21 has no field") for i in range(9)]
+    records += [UpdateRecord("client-009", "accepted"), UpdateRecord("client-010", "late", message="silent")]
+
+    assert reasons_of(records) == (
+        "client-000, client-001, client-002 and 6 more: FEDFT-3005 record 21 has no field; client-010: silent"
+    )

@@ -54,9 +54,19 @@ def test_templates_and_mapped_fields(tokenizer: Any) -> None:
 
 
 def test_a_record_without_the_field_is_an_error(tokenizer: Any) -> None:
-    records = records_of({"prompt": "a", "completion": "b"}, {"prompt": "a", "completion": None})
-    with pytest.raises(FedftError, match="FEDFT-3005 record 2 of here has no field 'completion'"):
-        causal_samples(records, DataSection(), TaskSection(), tokenizer)
+    for row, what in (
+        ({"prompt": "a"}, "has no field 'completion'; it has 'prompt'"),
+        ({"prompt": "a", "completion": None}, r"has nothing in field 'completion' \(null\)"),
+    ):
+        records = records_of({"prompt": "a", "completion": "b"}, row)
+        with pytest.raises(FedftError, match=f"FEDFT-3005 record 2 of here {what}"):
+            causal_samples(records, DataSection(), TaskSection(), tokenizer)
+
+
+def test_a_client_names_a_record_as_its_file_counts_it(tokenizer: Any) -> None:
+    whole = records_of(*({"prompt": "a", "completion": "b"} for _ in range(20)), {"prompt": "a"})
+    with pytest.raises(FedftError, match="FEDFT-3005 record 21 of here"):
+        causal_samples(whole.take([3, 7, 20])[1:], DataSection(), TaskSection(), tokenizer)
 
 
 @pytest.mark.parametrize(
