@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fedft.client.worker.reply_journal import SCHEMA as JOURNAL
+from fedft.client.worker.secagg_journal import SCHEMA as SECAGG_JOURNAL
 from fedft.errors import Code, FedftError
 from fedft.identity.registry import SCHEMA as REGISTRY
 from fedft.identity.registry import Registry
@@ -25,7 +26,13 @@ from fedft.store.hash_chain import NEW as CHAIN
 from fedft.store.migrations import RUN_STORE
 
 VERSIONS = Path(__file__).parent / "store" / "versions"
-SCHEMAS = {"run_store": RUN_STORE, "registry": REGISTRY, "journal": JOURNAL, "chain": CHAIN}
+SCHEMAS = {
+    "run_store": RUN_STORE,
+    "registry": REGISTRY,
+    "journal": JOURNAL,
+    "chain": CHAIN,
+    "secagg_journal": SECAGG_JOURNAL,
+}
 
 
 def written_by(version: str, path: Path) -> Path:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedft.aggregation.accumulator import FRACTION_BITS, MAX_ABS, MAX_WEIGHT, ExactAccumulator
+from fedft.aggregation.interface import UpdateAccepted, UpdateRejected
+from fedft.aggregation.reference import UpdateReference
 from fedft.aggregation.rules.interface import AggregationRule, Verdict
 from fedft.aggregation.rules.mean import MEAN
 from fedft.codecs import CodecContext, CodecSpec, DecodedUpdate, Manifest, decode_update
@@ -20,22 +22,6 @@ from fedft.wire.messages import ModelRef, RoundRef, Update
 from fedft.wire.peer_error import as_peer_error
 
 Weighting = Literal["examples", "uniform"]
-
-
-@dataclass(frozen=True)
-class UpdateAccepted:
-    """The update is in the round with this weight; ``norm`` is its L2 norm."""
-
-    weight: int
-    norm: float
-
-
-@dataclass(frozen=True)
-class UpdateRejected:
-    """The update changed nothing."""
-
-    code: str
-    message: str
 
 
 class RoundAggregator:
@@ -82,10 +68,8 @@ class RoundAggregator:
         )
         self._collector = rule.collector(self.accumulator)
         self.refusals: Counter[str] = Counter()
-        self._round = round
-        self._model = model
-        self._manifest_digest = manifest.digest()
-        self._cohort = frozenset(cohort)
+        named = replace(model, manifest_digest=manifest.digest())
+        self._reference = UpdateReference(round, named, frozenset(cohort))
         self._weighting = weighting
         self._accepted = accepted
         self._context = CodecContext(seed=seed)
@@ -106,7 +90,7 @@ class RoundAggregator:
         """
         weight = update.num_examples if self._weighting == "examples" else 1
         try:
-            self._check_reference(client_key, update)
+            self._reference.check(client_key, update, self._counted)
             decoded = self._decode(update, weight)
         except Exception as error:
             return self._refuse(as_peer_error(error))
@@ -137,28 +121,6 @@ class RoundAggregator:
         """Give the weighted sum of the accepted updates, (d,); zeros where nothing is in it."""
         return self.accumulator.total()
 
-    def _check_reference(self, client_key: str, update: Update) -> None:
-        if update.round != self._round:
-            raise FedftError(
-                Code.UPDATE_WRONG_ROUND, f"the update is for {_at(update.round)}, this is {_at(self._round)}"
-            )
-        if client_key not in self._cohort:
-            raise FedftError(Code.CLIENT_NOT_SAMPLED, f"client {client_key[:16]} was not asked in this round")
-        if update.client_id != client_key:
-            raise FedftError(
-                Code.UPDATE_WRONG_CLIENT,
-                f"client {client_key[:16]} sent an update of {update.client_id[:16]}",
-            )
-        if client_key in self._counted:
-            raise FedftError(
-                Code.DUPLICATE_UPDATE, f"client {client_key[:16]} has an update in this round already"
-            )
-        mine, theirs = self._model, update.model
-        _same(Code.UPDATE_WRONG_BASE, "base model", mine.base_digest, theirs.base_digest)
-        _same(Code.UPDATE_WRONG_FRAME, "frame", mine.frame_digest, theirs.frame_digest)
-        _same(Code.UPDATE_WRONG_MANIFEST, "manifest", self._manifest_digest, theirs.manifest_digest)
-        _same(Code.UPDATE_WRONG_STATE, "global state", mine.global_state_digest, theirs.global_state_digest)
-
     def _arrays(self, decoded: DecodedUpdate) -> Arrays:
         manifest = self.accumulator.manifest
         return manifest.unflatten(decoded.flat(manifest))
@@ -174,14 +136,3 @@ class RoundAggregator:
                 f"the update's norm is {decoded.norm:g}, at most {self._max_norm:g} is allowed",
             )
         return decoded
-
-
-def _same(code: str, what: str, expected: str, got: str) -> None:
-    if expected != got:
-        raise FedftError(
-            code, f"{what} digest mismatch: this round is on {expected[:12]}, the update on {got[:12]}"
-        )
-
-
-def _at(ref: RoundRef) -> str:
-    return f"run {ref.run_id[:40]} round {ref.round}"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from fedft.files import write_atomically
 from fedft.tensors import Arrays
 
 _FORMAT = "fedft residual 1"
+Coded = TypeVar("Coded")
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class ResidualIdentity:
 
 @dataclass(frozen=True)
 class Pending:
-    """An update that was sent and not yet acknowledged."""
+    """An update that was sent and not yet acknowledged; ``state`` is the digest of what it changes."""
 
     round: int
     update_seq: int
+    state: str = field(default="", compare=False)
 
 
 class ErrorFeedback:
@@ -92,24 +94,42 @@ class ErrorFeedback:
                 already, FEDFT-4015, FEDFT-4016 and FEDFT-4023 as the codec does.
 
         """
+
+        def code(corrected: NDArray[np.float32]) -> tuple[tuple[Shard, ...], NDArray[np.float32]]:
+            whole, keeping = self._manifest.unflatten(corrected), replace(context, error_feedback=True)
+            shards = tuple(encode_bounded(whole, codec, self._manifest, keeping, max_norm))
+            remainder = corrected - decode_flat(shards, self._manifest, context)
+            _require_contraction(corrected, remainder, codec)
+            return shards, remainder
+
+        return self.hold(delta, code, Pending(round, update_seq))
+
+    def hold(
+        self,
+        delta: Arrays,
+        code: Callable[[NDArray[np.float32]], tuple[Coded, NDArray[np.float32]]],
+        pending: Pending,
+    ) -> Coded:
+        """Code ``residual + delta`` with a function of the flat sum and hold the outcome as pending.
+
+        Args:
+            delta: the change by name.
+            code: returns what travels, and what that leaves out of (elements,) float32: a contraction.
+            pending: what the update will be acknowledged as.
+
+        Raises:
+            FedftError: FEDFT-4020 when an update is pending already, and what the code raises.
+
+        """
         if self.pending is not None:
             raise FedftError(
                 Code.PENDING_UPDATE, f"the update of round {self.pending.round} is not settled yet"
             )
         corrected = self._manifest.flatten(delta)
         corrected += self._residual
-        shards = encode_bounded(
-            self._manifest.unflatten(corrected),
-            codec,
-            self._manifest,
-            replace(context, error_feedback=True),
-            max_norm,
-        )
-        remainder = corrected - decode_flat(shards, self._manifest, context)
-        _require_contraction(corrected, remainder, codec)
-        self._corrected, self._remainder = corrected, remainder
-        self.pending = Pending(round, update_seq)
-        return tuple(shards)
+        coded, remainder = code(corrected)
+        self._corrected, self._remainder, self.pending = corrected, remainder, pending
+        return coded
 
     def settle(self, accepted_updates: Collection[Pending]) -> bool:
         """Commit the pending update if it is among those that the server has accepted, else abort it.

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 DEMO = "demo"
+MIN_MEMBERS, MAX_MEMBERS = 3, 256
+"""Clients whose updates can be masked together."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ def contradictions(config: RunConfig) -> Iterator[Contradiction]:
     yield from _head(config)
     yield from _data(config)
     yield from _evaluation(config)
+    yield from _secagg(config, frame)
     privacy = PRIVACY_MODELS.get(config.privacy.mechanism)
     yield from privacy.forbids(config)
     if not privacy.charged_at_client and frame.from_sketches:
@@ -178,6 +181,52 @@ def _evaluation(config: RunConfig) -> Iterator[Contradiction]:
             "data.test",
             "evaluation needs test records, or evaluation.every = 0",
             ("evaluation.every", "data.train"),
+        )
+
+
+def _secagg(config: RunConfig, frame: FrameFacts) -> Iterator[Contradiction]:
+    """What would need, or would show, the update of a single client."""
+    if not config.secagg.required:
+        return
+    mode = ("secagg.mode",)
+    yield from _members(config)
+    if config.codec.name != "dense":
+        yield Contradiction(
+            "codec.name",
+            f'"{config.codec.name}" has factors that each client chooses, which do not add up under masks; '
+            'set "dense": secagg.grid takes its place',
+            mode,
+        )
+    if not METHODS.get(config.method).exact:
+        yield Contradiction(
+            "method", f"the error of averaging {config.method} is measured on single updates", mode
+        )
+    if AGGREGATION_RULES.get(config.aggregation.rule).needs_single_updates:
+        yield Contradiction(
+            "aggregation.rule", f"{config.aggregation.rule} looks at single updates, which masks hide", mode
+        )
+    if config.evaluation.federated:
+        yield Contradiction("evaluation.federated", "the server would see single clients' metrics", mode)
+    if frame.from_sketches:
+        yield Contradiction(
+            "adapter.initialiser", f"the server would see the single sketches of {frame.name}", mode
+        )
+
+
+def _members(config: RunConfig) -> Iterator[Contradiction]:
+    asked, threshold = config.rounds.cohort or config.data.partition.clients, config.secagg.threshold
+    path = "rounds.cohort" if config.rounds.cohort else "data.partition.clients"
+    if not MIN_MEMBERS <= asked <= MAX_MEMBERS:
+        yield Contradiction(
+            path,
+            f"updates of {MIN_MEMBERS} to {MAX_MEMBERS} clients are masked together, not {asked}",
+            ("secagg.mode",),
+        )
+    elif threshold and not 2 * asked < 3 * threshold <= 3 * asked:
+        yield Contradiction(
+            "secagg.threshold",
+            f"{threshold} is not above two thirds of the {asked} clients asked, and at most all of them",
+            (path,),
         )
 
 

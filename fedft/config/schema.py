@@ -267,6 +267,44 @@ class CodecSection(OpenSection):
     )
 
 
+class SecaggSection(Section):
+    """Secure aggregation: the server learns the sum of the clients' updates and no single one."""
+
+    mode: Literal["off", "required"] = Field(
+        "off", description="required: every update is masked, and a round that cannot be is lost"
+    )
+    threshold: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="clients that must stay to the end of a round, more than two thirds of those asked; the "
+        "others may drop out; 0: the least",
+    )
+    grid: Literal["ternary", "int4", "int8"] = Field(
+        "int4",
+        description="integers that updates become, with steps that all clients share; takes the place of "
+        'codec.name, which must be "dense"',
+    )
+    first_size: float = Field(
+        0.0,
+        ge=0,
+        le=1e3,
+        description="root mean square of an update's elements that the first round's grid is made for; later "
+        "ones follow the clients' mean; 0: training.learning_rate",
+    )
+    rounds_per_keys: int = Field(
+        1,
+        ge=1,
+        le=32,
+        description="rounds that one exchange of keys serves, where all clients are asked in every round",
+    )
+
+    @property
+    def required(self) -> bool:
+        """Whether the run's updates are masked."""
+        return self.mode == "required"
+
+
 class EvaluationSection(Section):
     """Evaluation by the server on the test records, and optionally by the clients on their own."""
 
@@ -399,6 +437,7 @@ class RunConfig(Section):
     rounds: RoundsSection = Field(default_factory=RoundsSection)
     aggregation: AggregationSection = Field(default_factory=AggregationSection)
     codec: CodecSection = Field(default_factory=CodecSection)
+    secagg: SecaggSection = SecaggSection()
     evaluation: EvaluationSection = EvaluationSection()
     simulation: SimulationSection = SimulationSection()
     store: StoreSection = StoreSection()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from fedft.aggregation import RoundAggregator
+from fedft.aggregation import Aggregator
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.errors import Code, FedftError
@@ -101,7 +101,7 @@ class CentralPrivacy:
             )
 
     def release(
-        self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]
+        self, number: int, aggregator: Aggregator, updates: Sequence[UpdateRecord]
     ) -> tuple[Arrays, PrivacyStatement]:
         """Charge the round, and return the noised mean and what the server states of it.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from fedft.aggregation import RoundAggregator
+from fedft.aggregation import Aggregator
 from fedft.codecs import Manifest
 from fedft.config import RunConfig
 from fedft.coordinator.sampling import select_cohort
@@ -44,7 +44,7 @@ class CentralMechanism(Protocol):
         """Return what an update must state; FEDFT-5017 where it does not state what was asked for."""
 
     def release(
-        self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]
+        self, number: int, aggregator: Aggregator, updates: Sequence[UpdateRecord]
     ) -> tuple[Arrays, PrivacyStatement | None]:
         """Return the mean that moves the state, and what the server states of its own noise."""
 
@@ -85,7 +85,7 @@ class ExactMean:
         return None
 
     def release(
-        self, number: int, aggregator: RoundAggregator, updates: Sequence[UpdateRecord]
+        self, number: int, aggregator: Aggregator, updates: Sequence[UpdateRecord]
     ) -> tuple[Arrays, None]:
         """Return the mean; there is no noise to state anything of."""
         return aggregator.result(), None

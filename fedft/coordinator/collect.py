@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from fedft.aggregation import RoundAggregator, UpdateRejected
+from fedft.aggregation import Aggregator, UpdateRejected
 from fedft.aggregation.rules import Verdict
 from fedft.coordinator.broadcast import read_reply
 from fedft.coordinator.exchange import Answer
@@ -20,7 +20,7 @@ from fedft.wire.peer_error import as_peer_error
 
 def record_reply(
     answer: Answer,
-    aggregator: RoundAggregator,
+    aggregator: Aggregator,
     max_bytes: int,
     stated: Callable[[Update], PrivacyStatement | None],
 ) -> UpdateRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn
@@ -10,6 +10,7 @@ from typing import NoReturn
 from flwr.serverapp import Grid
 
 from fedft.adapters import Frames
+from fedft.aggregation import Aggregator
 from fedft.aggregation.rules.configured import configured_rule
 from fedft.codecs import state_digest
 from fedft.codecs.configured import codecs_of_run
@@ -32,10 +33,12 @@ from fedft.coordinator.events import (
 from fedft.coordinator.exchange import Request
 from fedft.coordinator.handshake import Greeting, HandshakePhase
 from fedft.coordinator.instructions import InstructionBuilder
+from fedft.coordinator.masked_rounds import MaskedRounds, RoundLostError
 from fedft.coordinator.participants import wait_for_nodes
 from fedft.coordinator.participation import Participation
 from fedft.coordinator.phase import PhaseDriver
 from fedft.coordinator.sampling import replies_needed
+from fedft.coordinator.secagg_steps import StepDriver
 from fedft.coordinator.server_model import ServerBase, prepare_model
 from fedft.coordinator.server_update import RoundState, averaged
 from fedft.coordinator.sketch_phase import SketchPhase, with_sketches
@@ -44,11 +47,19 @@ from fedft.coordinator.training_phase import Collected, TrainingPhase
 from fedft.errors import Code, FedftError
 from fedft.methods.averaging import AveragingError
 from fedft.registries import METHODS
-from fedft.store import Delivery, EvaluationRecord, RoundRecord, RunRecord, RunStore, UpdateRecord
+from fedft.store import (
+    Delivery,
+    EvaluationRecord,
+    RoundRecord,
+    RunRecord,
+    RunStore,
+    SecaggRecord,
+    UpdateRecord,
+)
 from fedft.tensors import Arrays
 from fedft.training.sketch import sketch_manifest, sketch_plan
 from fedft.training.stages import stage_weights
-from fedft.wire import ModelRef
+from fedft.wire import Instruction, ModelRef
 
 _CONNECT_TIMEOUT = 120.0
 
@@ -79,7 +90,10 @@ class Coordinator:
         self.config: RunConfig = from_json(self.run.config)
         self.driver = PhaseDriver(self.grid, self.config.rounds, self.stopped)
         self.delivered = self.store.deliveries(self.run.id)
+        self.new_deliveries: list[Delivery] = []
         self.sketches: list[UpdateRecord] = []
+        self.masked: MaskedRounds | None = None
+        self.lost_in_a_row = 0
         self.participation = Participation.of(self.store.rounds(self.run.id))
 
     def execute(self) -> RunRecord:
@@ -116,6 +130,8 @@ class Coordinator:
         self.delivered |= {(item.client, item.setup_digest) for item in greeting.deliveries}
         self.model = replace(model, base_digest=greeting.base_digest)
         self.book = self._identify()
+        if self.config.secagg.required:
+            self.masked = MaskedRounds(self.book, self.store, self.store.rounds(self.run.id))
         if last is None:
             step = RoundState(self.model.initial_state)
             self._commit_beginning(step.state, greeted)
@@ -167,6 +183,7 @@ class Coordinator:
                 codecs=codecs_of_run(self.config.codec),
                 wanted=wanted,
                 deadline=self.config.rounds.deadline,
+                masked=self.config.secagg.required,
             )
         )
 
@@ -182,7 +199,7 @@ class Coordinator:
         record = timer.record(
             0, state_digest(state), updates=with_sketches(greeted, self.sketches), evaluations=evaluations
         )
-        self._commit(record, state, None, [])
+        self._commit(record, state, None)
 
     def _evaluate_before(self) -> tuple[EvaluationRecord, ...]:
         self.observe(PhaseStarted(0, "evaluation"))
@@ -195,12 +212,17 @@ class Coordinator:
     def _round(self, number: int, before: Arrays, step: RoundState) -> RoundState:
         """Carry out one round on the state of ``step``, which the last round made of ``before``."""
         timer = PhaseTimer()
+        if self.masked is not None and (interrupted := self.masked.interrupted(number)):
+            return self._lose(number, step, timer, [], interrupted)
         cohort = self.release.draw(number, self._able(number))
         error = self._averaging_error(step.state)
-        with timer.phase("training"):
-            collected = self._train(number, before, step, cohort, None if error is None else error.add)
+        try:
+            with timer.phase("training"):
+                collected = self._train(number, before, step, cohort, None if error is None else error.add)
+        except RoundLostError as lost:
+            return self._lose(number, step, timer, lost.updates, lost.record)
         updates = collected.updates
-        if not self._enough(updates, len(cohort)):
+        if self.masked is None and not self._enough(updates, len(cohort)):
             if self.participation.note_spent(updates):
                 return self._round(number, before, step)
             self._refuse(number, updates, len(cohort))
@@ -210,8 +232,7 @@ class Coordinator:
             updates = with_verdicts(updates, collected.aggregator.verdicts)
             missed = None if error is None else error.relative(mean)
             new = self.book.downlink().apply(step.state, mean, step.residual, seed)
-            weights = stage_weights(self.config, number)
-            new = averaged(number, new, weights, partial(self.store.state, self.run.id))
+            new = self._stage_mean(number, new)
         evaluations = self._evaluations(number, new.state, timer)
         record = timer.record(
             number,
@@ -222,10 +243,49 @@ class Coordinator:
             privacy=stated,
             next_max_norm=self.release.max_norm,
             averaging_error=missed,
+            secagg=collected.masking,
         )
-        self._commit(record, new.state, new.residual, collected.deliveries)
+        self._commit(record, new.state, new.residual)
         self.participation.note(number, updates)
+        self.lost_in_a_row = 0
         return new
+
+    def _lose(
+        self,
+        number: int,
+        step: RoundState,
+        timer: PhaseTimer,
+        updates: list[UpdateRecord],
+        masking: SecaggRecord,
+    ) -> RoundState:
+        """Commit a round that has no sum: the state stays, and the round is never asked for again."""
+        self._notice("round-lost", f"round {number}: {masking.lost} {_reasons(updates)}")
+        new = self._stage_mean(number, RoundState(step.state, (), step.residual))
+        record = timer.record(
+            number,
+            state_digest(new.state),
+            updates=updates,
+            evaluations=self._evaluations(number, new.state, timer),
+            residual_digest="" if new.residual is None else state_digest(new.residual),
+            next_max_norm=self.release.max_norm,
+            secagg=masking,
+        )
+        self._commit(record, new.state, new.residual)
+        self.participation.note(number, updates)
+        self.lost_in_a_row += bool(updates)
+        if self.lost_in_a_row > self.config.rounds.retries:
+            raise FedftError(
+                Code.ROUNDS_LOST,
+                f"{self.lost_in_a_row} rounds in a row were lost, round {number} for {masking.lost}: "
+                f"{_reasons(updates)}",
+                hint=f"mend the clients, then resume run {self.run.id}: it goes on with the next round",
+            )
+        return new
+
+    def _stage_mean(self, number: int, new: RoundState) -> RoundState:
+        """Return the state after a round, with that of its stage in its place where the stage ends."""
+        weights = stage_weights(self.config, number)
+        return averaged(number, new, weights, partial(self.store.state, self.run.id))
 
     def _averaging_error(self, state: Arrays) -> AveragingError | None:
         """Return what measures the averaging of a round, None where it is exact."""
@@ -274,23 +334,40 @@ class Coordinator:
     ) -> Collected:
         self.observe(PhaseStarted(number, "training", len(cohort)))
         instruction = self.book.train(number, step.state, self.release.max_norm)
-        delta = self.book.as_delta(instruction, before, step.shards) if step.shards else None
-        broadcast = Broadcast(instruction, self.model.setup, delta, self.participation.acknowledgements())
-        collected = self.driver.run(
-            TrainingPhase(
-                number,
-                broadcast,
-                self._requests(broadcast, cohort, number),
-                self.book.aggregator(number, step.state, cohort, self.release.limit, witness),
-                max_bytes=self.book.max_reply_bytes,
-                stated=self.release.stated,
-                settled=partial(self._settled, number),
+
+        def train(instruction: Instruction, clients: Sequence[str], aggregator: Aggregator) -> Collected:
+            delta = self.book.as_delta(instruction, before, step.shards) if step.shards else None
+            broadcast = Broadcast(instruction, self.model.setup, delta, self.participation.acknowledgements())
+            collected = self.driver.run(
+                TrainingPhase(
+                    number,
+                    broadcast,
+                    self._requests(broadcast, clients, number),
+                    aggregator,
+                    max_bytes=self.book.max_reply_bytes,
+                    stated=self.release.stated,
+                    settled=partial(self._settled, number),
+                )
             )
+            self._note_deliveries(collected.deliveries)
+            return collected
+
+        if self.masked is None:
+            aggregator = self.book.aggregator(number, step.state, cohort, self.release.limit, witness)
+            return train(instruction, cohort, aggregator)
+        steps = StepDriver(
+            instruction.round,
+            self.book,
+            self.driver,
+            lambda broadcast, clients: self._requests(broadcast, clients, number),
+            self._note_deliveries,
         )
-        given = {(item.client, item.setup_digest): item for item in collected.deliveries}
-        new = [given[key] for key in given if key not in self.delivered]
+        return self.masked.collect(instruction, cohort, self.participants, steps, train)
+
+    def _note_deliveries(self, deliveries: Sequence[Delivery]) -> None:
+        given = {(item.client, item.setup_digest): item for item in deliveries}
+        self.new_deliveries += [given[key] for key in given if key not in self.delivered]
         self.delivered |= set(given)
-        return replace(collected, deliveries=new)
 
     def _settled(self, number: int, record: UpdateRecord) -> None:
         self.observe(ClientAnswered(number, record))
@@ -329,7 +406,7 @@ class Coordinator:
             self._notice("evaluation-missing", f"round {number}, {problem}")
         return records
 
-    def _requests(self, broadcast: Broadcast, cohort: list[str], number: int) -> list[Request]:
+    def _requests(self, broadcast: Broadcast, cohort: Sequence[str], number: int) -> list[Request]:
         return [
             broadcast.request(
                 client,
@@ -340,9 +417,8 @@ class Coordinator:
             for client in cohort
         ]
 
-    def _commit(
-        self, record: RoundRecord, state: Arrays, residual: Arrays | None, deliveries: list[Delivery]
-    ) -> None:
+    def _commit(self, record: RoundRecord, state: Arrays, residual: Arrays | None) -> None:
+        deliveries, self.new_deliveries = self.new_deliveries, []
         self.store.commit_round(self.run.id, record, state, residual=residual, deliveries=deliveries)
         if self.config.store.keep_states:
             self.store.prune_states(self.run.id, self.config.store.keep_states)

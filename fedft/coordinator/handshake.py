@@ -13,6 +13,8 @@ from fedft.coordinator.collect import answer_record
 from fedft.coordinator.exchange import Answer, Request
 from fedft.coordinator.participants import Participant, Participants
 from fedft.errors import Code, FedftError
+from fedft.secagg.introduction import introduced
+from fedft.secagg.session import IDENTITY_BYTES
 from fedft.store import Delivery, UpdateRecord
 from fedft.wire import Hello, Instruction, InstructionKind, ModelRef, Refusal, RoundRef, Setup
 from fedft.wire.peer_error import as_peer_error
@@ -50,6 +52,7 @@ class HandshakePhase:
             or none, takes no part.
         wanted: participants that the run needs.
         deadline: in seconds.
+        masked: whether every client must show the identity that it signs with in secure aggregation.
 
     """
 
@@ -66,6 +69,7 @@ class HandshakePhase:
         codecs: Mapping[int, int],
         wanted: int,
         deadline: float,
+        masked: bool = False,
     ) -> None:
         setup = Setup(config_json)
         instruction = Instruction(
@@ -79,6 +83,7 @@ class HandshakePhase:
         self._setup_digest = instruction.setup_digest
         self._base_digest, self._nodes, self._wanted = model.base_digest, nodes, wanted
         self._codecs = codecs
+        self._run_id, self._masked = run_id, masked
         self._participants: Participants = {}
         self._bases: dict[str, list[str]] = defaultdict(list)
         self._records: dict[int, UpdateRecord] = {}
@@ -96,7 +101,9 @@ class HandshakePhase:
         node = answer.request.node_id
         hello, self._records[node] = self._read(answer)
         if hello is not None:
-            self._participants[hello.client_id] = Participant(hello.client_id, node, hello.num_examples)
+            identity = hello.introduction[:IDENTITY_BYTES]
+            member = Participant(hello.client_id, node, hello.num_examples, identity)
+            self._participants[hello.client_id] = member
             self._bases[hello.base_digest].append(hello.client_id)
 
     def close(self) -> Greeting:
@@ -142,6 +149,8 @@ class HandshakePhase:
         _check_base(hello, self._base_digest)
         _check_codecs(hello, self._codecs)
         _check_unique(hello, node_id, self._participants)
+        if self._masked:
+            _check_identity(hello, self._run_id, self._participants)
 
 
 def reasons_of(records: Sequence[UpdateRecord]) -> str:
@@ -199,6 +208,12 @@ def _check_unique(hello: Hello, node_id: int, known: Participants) -> None:
             f"nodes {other.node_id} and {node_id} both answer as {hello.client_id}; the first one counts",
             hint="give each node its own partition-id",
         )
+
+
+def _check_identity(hello: Hello, run_id: str, known: Participants) -> None:
+    identity = introduced(hello.introduction, run_id, hello.client_id)
+    if any(identity == other.identity for other in known.values()):
+        raise FedftError(Code.DUPLICATE_CLIENT, "another client signs with the same identity")
 
 
 def _named_once(records: Mapping[int, UpdateRecord], participants: Participants) -> list[UpdateRecord]:

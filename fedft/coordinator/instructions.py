@@ -61,6 +61,17 @@ class InstructionBuilder:
         """Ask for an evaluation of ``state`` on the client's held-out data."""
         return self._with_state(InstructionKind.EVALUATE, number, state)
 
+    def step(self, kind: InstructionKind, number: int, message: bytes) -> Instruction:
+        """Ask for a step of secure aggregation, about a message of `fedft.secagg`."""
+        return Instruction(
+            round=RoundRef(self.run_id, number),
+            kind=kind,
+            model=self.reference(),
+            setup_digest=self.model.setup_digest,
+            deadline_seconds=self.config.rounds.deadline,
+            secagg=message,
+        )
+
     def aggregator(
         self,
         number: int,

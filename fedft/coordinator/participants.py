@@ -16,11 +16,12 @@ _PAUSE = 0.1
 
 @dataclass(frozen=True)
 class Participant:
-    """A client that has said hello."""
+    """A client that has said hello; ``identity`` is what it signs with in secure aggregation, or empty."""
 
     client: str
     node_id: int
     num_examples: int
+    identity: bytes = b""
 
 
 Participants = dict[str, Participant]

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from fedft import clock
 from fedft.statements import PrivacyStatement
-from fedft.store import EvaluationRecord, RoundRecord, UpdateRecord
+from fedft.store import EvaluationRecord, RoundRecord, SecaggRecord, UpdateRecord
 
 
 class PhaseTimer:
@@ -37,6 +37,7 @@ class PhaseTimer:
         privacy: PrivacyStatement | None = None,
         next_max_norm: float = 0.0,
         averaging_error: float | None = None,
+        secagg: SecaggRecord | None = None,
     ) -> RoundRecord:
         """Return the round's record with the times so far."""
         seconds = clock.monotonic() - self._start
@@ -51,4 +52,5 @@ class PhaseTimer:
             privacy=privacy,
             next_max_norm=next_max_norm,
             averaging_error=averaging_error,
+            secagg=secagg,
         )

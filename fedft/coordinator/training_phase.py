@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from flwr.app import MessageType
 
-from fedft.aggregation import RoundAggregator
+from fedft.aggregation import Aggregator
 from fedft.coordinator.broadcast import Broadcast, delivery
 from fedft.coordinator.collect import record_reply
 from fedft.coordinator.exchange import Answer, Request
 from fedft.statements import PrivacyStatement
-from fedft.store import Delivery, UpdateRecord
+from fedft.store import Delivery, SecaggRecord, UpdateRecord
 from fedft.wire import Update
 
 Stated = Callable[[Update], PrivacyStatement | None]
@@ -20,11 +20,15 @@ Stated = Callable[[Update], PrivacyStatement | None]
 
 @dataclass(frozen=True)
 class Collected:
-    """What a training phase gave: the sum of the updates, a record of each, who was given the setup."""
+    """What a training phase gave: the sum of the updates, a record of each, who was given the setup.
 
-    aggregator: RoundAggregator
+    ``masking`` says what masking the updates took.
+    """
+
+    aggregator: Aggregator
     updates: list[UpdateRecord]
     deliveries: list[Delivery]
+    masking: SecaggRecord | None = None
 
 
 class TrainingPhase:
@@ -48,7 +52,7 @@ class TrainingPhase:
         number: int,
         broadcast: Broadcast,
         requests: Sequence[Request],
-        aggregator: RoundAggregator,
+        aggregator: Aggregator,
         *,
         max_bytes: int,
         stated: Stated,

@@ -96,6 +96,7 @@ def render(
             averaging=facts.averaging_errors(rounds),
             rule=config.aggregation.rule,
             standings=facts.standings(rounds),
+            masked=[record for record in rounds if record.secagg is not None],
             method=config.method,
             memory=_memory(rounds, plan),
             codec=config.codec.name,

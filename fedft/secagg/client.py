@@ -8,6 +8,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
 
+from fedft.config.rules import MIN_MEMBERS
 from fedft.errors import Code, FedftError
 from fedft.secagg.advertisements import check_advertisement, check_distinct
 from fedft.secagg.binding import bind
@@ -29,7 +30,7 @@ from fedft.secagg.messages import (
     UnmaskRequest,
 )
 from fedft.secagg.packing import Packing
-from fedft.secagg.session import DIGEST_BYTES, MIN_MEMBERS, Session
+from fedft.secagg.session import DIGEST_BYTES, Session
 from fedft.secagg.sharing import open_shares, share_out
 
 
@@ -139,13 +140,8 @@ class Client:
                 (digits and payload), FEDFT-8815 (masked before).
 
         """
-        self.session.expect(request.session)
-        self.session.place(request.round)
-        cohort = self._cohort()
-        self._identities.check(self.session.members[member] for member in cohort)
-        subject = self._subject(request.round)
-        self._once(Step.MASKED, subject, Code.MASKED_ALREADY, f"masked a vector for round {request.round}")
-        payload = request.payload
+        self.expect_maskable(request)
+        cohort, subject, payload = self._cohort(), self._subject(request.round), request.payload
         packing = Packing(payload.elements, payload.largest, len(cohort))
         words = packing.pack(digits)
         mask_words(words, self.session, self.state, self.number, self._roster(), request.round, cohort)
@@ -154,6 +150,18 @@ class Client:
         covers = payload.digest() + whole + hashlib.sha256(data).digest()
         self._journal.append(Step.MASKED, subject, covers)
         return MaskedInput(self.session.digest, request.round, data, self._key.sign(whole))
+
+    def expect_maskable(self, request: MaskRequest) -> None:
+        """Raise what ``mask`` would whatever the digits, before they are made."""
+        self.session.expect(request.session)
+        self.session.place(request.round)
+        self._identities.check(self.session.members[member] for member in self._cohort())
+        self._once(
+            Step.MASKED,
+            self._subject(request.round),
+            Code.MASKED_ALREADY,
+            f"masked a vector for round {request.round}",
+        )
 
     def attest(self, request: CohortRequest) -> Attestation:
         """Sign who survives; one cohort in a round.

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
+import numpy as np
 from google.protobuf.message import DecodeError, Message
 
+from fedft.config.rules import MAX_MEMBERS
 from fedft.errors import Code, FedftError
 from fedft.secagg.identities import SIGNATURE_BYTES
 from fedft.secagg.keys import KEY_BYTES
@@ -24,12 +26,13 @@ from fedft.secagg.messages import (
     Payload,
     Roster,
     RoundKeys,
+    RoundRequest,
     Shares,
     UnmaskReply,
     UnmaskRequest,
 )
 from fedft.secagg.sealing import TAG_BYTES
-from fedft.secagg.session import DIGEST_BYTES, MAX_MEMBERS, MAX_ROUNDS, Session
+from fedft.secagg.session import DIGEST_BYTES, MAX_ROUNDS, Session
 from fedft.secagg.shamir import PRIME, SHARE_BYTES
 from fedft.wire.bounds import check_fields
 from fedft.wire.v1 import secagg_pb2 as pb
@@ -90,10 +93,16 @@ def decode_delivery(data: bytes) -> Delivery:
 
 def decode_mask_request(data: bytes) -> MaskRequest:
     """Parse a request to mask; raises FEDFT-4002, 4007 and 4009."""
-    message = _parse(data, pb.SecaggMaskRequest())
-    _expect(len(message.grid) == DIGEST_BYTES, "grid", len(message.grid))
-    payload = Payload(message.elements, message.largest, message.grid)
-    return MaskRequest(_session(message.session), message.round, payload)
+    return _mask_request(_parse(data, pb.SecaggMaskRequest()))
+
+
+def decode_round_request(data: bytes) -> RoundRequest:
+    """Parse what a round of training is told; raises FEDFT-4002, 4007 and 4009."""
+    message = _parse(data, pb.SecaggRound())
+    _expect(len(message.sizes_f32le) % 4 == 0, "sizes_f32le", len(message.sizes_f32le))
+    sizes = np.frombuffer(message.sizes_f32le, dtype="<f4")
+    _expect(bool(np.all((sizes > 0) & np.isfinite(sizes))), "sizes_f32le", sizes[:5])
+    return RoundRequest(_mask_request(message.request), tuple(sizes.tolist()))
 
 
 def decode_masked_input(data: bytes, words_bytes: int) -> MaskedInput:
@@ -151,6 +160,12 @@ def _advertisement(message: pb.SecaggAdvertisement) -> Advertisement:
     return Advertisement(
         _session(message.session), message.sealing_key, rounds, _signature(message.signature)
     )
+
+
+def _mask_request(message: pb.SecaggMaskRequest) -> MaskRequest:
+    _expect(len(message.grid) == DIGEST_BYTES, "grid", len(message.grid))
+    payload = Payload(message.elements, message.largest, message.grid)
+    return MaskRequest(_session(message.session), message.round, payload)
 
 
 def _parse(data: bytes, message: _Proto, max_bytes: int = MAX_BYTES) -> _Proto:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import singledispatch
 
+import numpy as np
 from google.protobuf.message import Message
 
 from fedft.secagg.messages import (
@@ -15,6 +16,7 @@ from fedft.secagg.messages import (
     MaskedInput,
     MaskRequest,
     Roster,
+    RoundRequest,
     Shares,
     UnmaskReply,
     UnmaskRequest,
@@ -80,7 +82,7 @@ def _(delivery: Delivery) -> Message:
 
 
 @_proto.register
-def _(request: MaskRequest) -> Message:
+def _mask_request(request: MaskRequest) -> pb.SecaggMaskRequest:
     payload = request.payload
     return pb.SecaggMaskRequest(
         session=request.session,
@@ -89,6 +91,12 @@ def _(request: MaskRequest) -> Message:
         largest=payload.largest,
         grid=payload.grid,
     )
+
+
+@_proto.register
+def _(request: RoundRequest) -> Message:
+    sizes = np.array(request.sizes, dtype="<f4").tobytes()
+    return pb.SecaggRound(request=_mask_request(request.mask), sizes_f32le=sizes)
 
 
 @_proto.register

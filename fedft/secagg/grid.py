@@ -33,20 +33,23 @@ class GridKind:
         name: as in a configuration.
         largest: largest digit: 2K for integers from -K to K, 1 for a sign.
         rotated: the update is rotated with the round's seed first, and all coordinates have one step.
+        headroom: how far the grid reaches, over the root mean square that it is made for: near the least
+            squared error of normal values, with room for heavier tails where there are many steps.
 
     """
 
     name: str
     largest: int
     rotated: bool = False
+    headroom: float = 1.0
 
 
 _KINDS = {
     kind.name: kind
     for kind in (
-        GridKind("ternary", 2),
-        GridKind("int4", 14),
-        GridKind("int8", 254),
+        GridKind("ternary", 2, headroom=1.25),
+        GridKind("int4", 14, headroom=3.0),
+        GridKind("int8", 254, headroom=8.0),
         GridKind("rotated1", 1, rotated=True),
     )
 }

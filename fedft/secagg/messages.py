@@ -98,6 +98,17 @@ class MaskRequest:
 
 
 @dataclass(frozen=True)
+class RoundRequest:
+    """What a round of training is told: the request to mask, and the sizes that its grid is made for.
+
+    ``sizes`` has one positive float32 for each exchanged tensor.
+    """
+
+    mask: MaskRequest
+    sizes: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class MaskedInput:
     """Step 3, to the server: the masked words, and a signature on "all of U2 survive"."""
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from fedft.config.rules import MAX_MEMBERS, MIN_MEMBERS
 from fedft.errors import Code, FedftError
 from fedft.secagg.binding import bind
 
-MIN_MEMBERS, MAX_MEMBERS = 3, 256
 MAX_ROUNDS = 32
 MAX_ROUND = 1 << 31
 MAX_RUN_ID = 256

@@ -5,8 +5,17 @@ from fedft.store.records import (
     EvaluationRecord,
     RoundRecord,
     RunRecord,
+    SecaggRecord,
     UpdateRecord,
 )
 from fedft.store.runs import RunStore
 
-__all__ = ["Delivery", "EvaluationRecord", "RoundRecord", "RunRecord", "RunStore", "UpdateRecord"]
+__all__ = [
+    "Delivery",
+    "EvaluationRecord",
+    "RoundRecord",
+    "RunRecord",
+    "RunStore",
+    "SecaggRecord",
+    "UpdateRecord",
+]

@@ -89,6 +89,7 @@ _VERDICTS = (
     "ALTER TABLE updates ADD COLUMN kept FLOAT",
     "ALTER TABLE updates ADD COLUMN distance FLOAT",
 )
+_MASKING = ("ALTER TABLE rounds ADD COLUMN secagg JSON NOT NULL DEFAULT 'null'",)
 
 
 def _unnumbered(connection: sqlite3.Connection) -> int:
@@ -100,7 +101,7 @@ def _unnumbered(connection: sqlite3.Connection) -> int:
 
 RUN_STORE = Schema(
     "a run store",
-    (_TABLES, _PRIVACY_OF_ROUNDS, _NUMBERED_BY_SQLITE, _STATEMENTS, _AVERAGING_ERROR, _VERDICTS),
+    (_TABLES, _PRIVACY_OF_ROUNDS, _NUMBERED_BY_SQLITE, _STATEMENTS, _AVERAGING_ERROR, _VERDICTS, _MASKING),
     unusable=Code.STORE_UNUSABLE,
     unknown=Code.STORE_FORMAT_UNKNOWN,
     unnumbered=_unnumbered,

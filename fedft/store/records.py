@@ -89,13 +89,33 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class SecaggRecord:
+    """What masking a round took.
+
+    ``asked`` clients, of whom ``threshold`` had to stay and ``survivors`` are in the sum. ``bytes_up`` and
+    ``bytes_down`` are those of the steps around the training, which the updates' records count too.
+    ``sizes`` has what the next round's grid is made for, one for each tensor. ``lost`` is the code of why the
+    round has no sum and left the state as it was, empty for one that has.
+    """
+
+    asked: int
+    threshold: int
+    survivors: int
+    bytes_up: int
+    bytes_down: int
+    sizes: tuple[float, ...]
+    lost: str = ""
+
+
+@dataclass(frozen=True)
 class RoundRecord:
     """A committed round; round 0 is the state before training.
 
     ``residual_digest`` names what the broadcast's codec left out, empty without a codec. ``privacy`` is what
     the server states of its own noise (client-level privacy), None without it; ``next_max_norm`` is then the
     bound of the next round's updates. ``averaging_error`` is what averaging got wrong, as a share of the mean
-    change of the weights (``AveragingError``), None where the run's method averages exactly.
+    change of the weights (``AveragingError``), None where the run's method averages exactly. ``secagg`` is
+    that of a round whose updates were masked, None without.
     """
 
     round: int
@@ -109,3 +129,4 @@ class RoundRecord:
     privacy: PrivacyStatement | None = None
     next_max_norm: float = 0.0
     averaging_error: float | None = None
+    secagg: SecaggRecord | None = None

@@ -376,6 +376,7 @@ def _round_values(record: RoundRecord) -> dict[str, Any]:
         "privacy": record.privacy,
         "next_max_norm": record.next_max_norm,
         "averaging_error": record.averaging_error,
+        "secagg": record.secagg,
         "committed_at": clock.now().isoformat(timespec="seconds"),
     }
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from fedft.statements import PrivacyStatement
+from fedft.store.records import SecaggRecord
 
 metadata = MetaData()
 
@@ -37,6 +38,21 @@ class Statement(TypeDecorator[PrivacyStatement | None]):
     def process_result_value(self, value: Any, dialect: Dialect) -> PrivacyStatement | None:
         """Return the statement."""
         return PrivacyStatement.of(value)
+
+
+class Masking(TypeDecorator[SecaggRecord | None]):
+    """What masking a round took as JSON; ``null`` for a round without."""
+
+    impl = JSON
+    cache_ok = True
+
+    def process_bind_param(self, value: SecaggRecord | None, dialect: Dialect) -> Any:
+        """Return what JSON takes."""
+        return None if value is None else asdict(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> SecaggRecord | None:
+        """Return the record."""
+        return None if value is None else SecaggRecord(**{**value, "sizes": tuple(value["sizes"])})
 
 
 runs = Table(
@@ -67,6 +83,7 @@ rounds = Table(
     Column("privacy", Statement, nullable=False),
     Column("next_max_norm", Float, nullable=False),
     Column("averaging_error", Float, nullable=True),
+    Column("secagg", Masking, nullable=False),
     Column("committed_at", String, nullable=False),
 )
 

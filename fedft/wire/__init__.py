@@ -14,6 +14,7 @@ from fedft.wire.messages import (
     Refusal,
     Reply,
     RoundRef,
+    SecaggAnswer,
     Setup,
     Update,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Refusal",
     "Reply",
     "RoundRef",
+    "SecaggAnswer",
     "Setup",
     "Update",
     "decode_instruction",

@@ -32,6 +32,7 @@ from fedft.wire.messages import (
     Refusal,
     Reply,
     RoundRef,
+    SecaggAnswer,
     Setup,
     Update,
 )
@@ -48,6 +49,7 @@ _REPLIES: dict[int, type[Reply]] = {
     pb.Reply.HELLO_FIELD_NUMBER: Hello,
     pb.Reply.REFUSAL_FIELD_NUMBER: Refusal,
     pb.Reply.NEED_SETUP_FIELD_NUMBER: NeedSetup,
+    pb.Reply.SECAGG_FIELD_NUMBER: SecaggAnswer,
 }
 
 _CODED = (InstructionKind.TRAIN, InstructionKind.SKETCH)
@@ -59,6 +61,9 @@ MAX_TEXT = 4096
 MAX_METRICS = 64
 MAX_CODECS = 32
 MAX_SEED = 64
+MAX_SECAGG = 1 << 20
+"""Bytes of a step of secure aggregation, masked vectors apart."""
+MAX_INTRODUCTION = 96
 MAX_COUNT = 1 << 40
 """Of samples, steps and updates: the sum over a million clients still fits 63 bits."""
 MAX_METRIC = 1e100
@@ -85,6 +90,7 @@ def decode_instruction(payload: bytes) -> Instruction:
     _expect(0 < deadline <= MAX_SECONDS, "deadline_seconds", deadline)
     max_norm = message.max_update_norm
     _expect(math.isfinite(max_norm) and max_norm >= 0, "max_update_norm", max_norm)
+    _expect(len(message.secagg) <= MAX_SECAGG, "secagg", len(message.secagg))
     setup = message.setup
     return Instruction(
         round=_round(message),
@@ -103,6 +109,7 @@ def decode_instruction(payload: bytes) -> Instruction:
         ),
         required_features=tuple(message.required_features),
         max_update_norm=max_norm,
+        secagg=message.secagg,
     )
 
 
@@ -133,6 +140,8 @@ def decode_reply(payload: bytes) -> Reply:
         case "need_setup":
             need = message.need_setup
             return NeedSetup(_round(need), _digest(need.setup_digest, "setup_digest"))
+        case "secagg":
+            return _secagg(message.secagg)
     raise FedftError(Code.FIELD_OUT_OF_BOUNDS, "a reply of no kind that this build knows")
 
 
@@ -148,7 +157,13 @@ def _update(update: pb.Update) -> Update:
         metrics=_metrics(update.metrics),
         privacy=_privacy(update.privacy) if update.HasField("privacy") else None,
         required_features=tuple(update.required_features),
+        masked=update.masked,
     )
+
+
+def _secagg(answer: pb.SecaggAnswer) -> SecaggAnswer:
+    _expect(len(answer.message) <= MAX_SECAGG, "message", len(answer.message))
+    return SecaggAnswer(_round(answer), _text(answer.client_id, "client_id", MAX_NAME), answer.message)
 
 
 def _evaluation(evaluation: pb.Evaluation) -> Evaluation:
@@ -164,6 +179,7 @@ def _evaluation(evaluation: pb.Evaluation) -> Evaluation:
 def _hello(hello: pb.Hello) -> Hello:
     _expect(len(hello.codecs) <= MAX_CODECS, "codecs", len(hello.codecs))
     _expect(len(hello.features) <= MAX_CODECS, "features", len(hello.features))
+    _expect(len(hello.introduction) <= MAX_INTRODUCTION, "introduction", len(hello.introduction))
     return Hello(
         client_id=_text(hello.client_id, "client_id", MAX_NAME),
         base_digest=_digest(hello.base_digest, "base_digest"),
@@ -171,6 +187,7 @@ def _hello(hello: pb.Hello) -> Hello:
         wire_version=hello.wire_version,
         codecs={codec.id: codec.version for codec in hello.codecs},
         features=tuple(_text(feature, "features", MAX_NAME) for feature in hello.features),
+        introduction=hello.introduction,
     )
 
 
@@ -201,7 +218,9 @@ def _parse(payload: bytes, message: Message) -> None:
         raise FedftError(Code.MESSAGE_MALFORMED, f"not a {message.DESCRIPTOR.name}: {error}") from None
 
 
-def _round(message: pb.Update | pb.Evaluation | pb.Refusal | pb.NeedSetup | pb.Instruction) -> RoundRef:
+def _round(
+    message: pb.Update | pb.Evaluation | pb.Refusal | pb.NeedSetup | pb.SecaggAnswer | pb.Instruction,
+) -> RoundRef:
     _expect(message.HasField("round"), "round", None)
     return RoundRef(_text(message.round.run_id, "run_id", MAX_NAME), message.round.round)
 

@@ -25,6 +25,7 @@ from fedft.wire.messages import (
     Refusal,
     Reply,
     RoundRef,
+    SecaggAnswer,
     Update,
 )
 from fedft.wire.v1 import messages_pb2 as pb
@@ -49,6 +50,7 @@ def encode_instruction(instruction: Instruction) -> bytes:
         ],
         required_features=instruction.required_features,
         max_update_norm=instruction.max_update_norm,
+        secagg=instruction.secagg,
     )
     if instruction.setup is not None:
         message.setup.config_json = instruction.setup.config_json
@@ -74,6 +76,11 @@ def encode_reply(reply: Reply) -> bytes:
         case NeedSetup():
             need = pb.NeedSetup(round=_round(reply.round), setup_digest=_digest(reply.setup_digest))
             message = pb.Reply(need_setup=need)
+        case SecaggAnswer():
+            answer = pb.SecaggAnswer(
+                round=_round(reply.round), client_id=reply.client_id, message=reply.message
+            )
+            message = pb.Reply(secagg=answer)
     return bytes(message.SerializeToString(deterministic=True))
 
 
@@ -88,6 +95,7 @@ def _update(update: Update) -> pb.Update:
         metrics=dict(update.metrics),
         privacy=None if update.privacy is None else _privacy(update.privacy),
         required_features=update.required_features,
+        masked=update.masked,
     )
 
 
@@ -109,6 +117,7 @@ def _hello(hello: Hello) -> pb.Hello:
         wire_version=hello.wire_version,
         codecs=[_codec_version(id, version) for id, version in sorted(hello.codecs.items())],
         features=hello.features,
+        introduction=hello.introduction,
     )
 
 

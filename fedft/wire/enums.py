@@ -39,6 +39,11 @@ KINDS: Words[InstructionKind] = Words(
         InstructionKind.TRAIN: 2,
         InstructionKind.EVALUATE: 3,
         InstructionKind.SKETCH: 4,
+        InstructionKind.ADVERTISE: 5,
+        InstructionKind.SHARE: 6,
+        InstructionKind.RECEIVE: 7,
+        InstructionKind.ATTEST: 8,
+        InstructionKind.UNMASK: 9,
     },
 )
 MECHANISMS: Words[PrivacyMechanism] = Words(

@@ -17,6 +17,11 @@ class InstructionKind(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     SKETCH = "sketch"
+    ADVERTISE = "advertise"
+    SHARE = "share"
+    RECEIVE = "receive"
+    ATTEST = "attest"
+    UNMASK = "unmask"
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,10 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class Update:
-    """A client's change of the exchanged tensors. ``num_examples`` is 0 when the client withholds it."""
+    """A client's change of the exchanged tensors. ``num_examples`` is 0 when the client withholds it.
+
+    With secure aggregation ``masked`` takes the place of ``shards``: a message of `fedft.secagg`.
+    """
 
     round: RoundRef
     model: ModelRef
@@ -50,6 +58,7 @@ class Update:
     metrics: Mapping[str, float] = field(default_factory=dict)
     privacy: PrivacyStatement | None = None
     required_features: tuple[str, ...] = ()
+    masked: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -65,7 +74,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Hello:
-    """Who a client is and what it can do; ``codecs`` maps a codec's wire id to its version."""
+    """Who a client is and what it can do; ``codecs`` maps a codec's wire id to its version.
+
+    ``introduction`` proves the identity that the client signs with in secure aggregation, empty without.
+    """
 
     client_id: str
     base_digest: str
@@ -73,6 +85,7 @@ class Hello:
     wire_version: int
     codecs: Mapping[int, int]
     features: tuple[str, ...] = ()
+    introduction: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,16 @@ class NeedSetup:
     setup_digest: str
 
 
-Reply = Update | Evaluation | Hello | Refusal | NeedSetup
+@dataclass(frozen=True)
+class SecaggAnswer:
+    """A client's answer to a step of secure aggregation; ``message`` is one of `fedft.secagg`, or empty."""
+
+    round: RoundRef
+    client_id: str
+    message: bytes
+
+
+Reply = Update | Evaluation | Hello | Refusal | NeedSetup | SecaggAnswer
 
 
 @dataclass(frozen=True)
@@ -120,7 +142,7 @@ class Instruction:
     ``global_state`` is the whole state, or, when ``delta_base_digest`` is set, the difference to the state
     with that digest; ``model.global_state_digest`` names the result in both cases. ``accepted_codecs``
     begins with the preferred one. ``max_update_norm`` is the L2 norm that the client must clip its update to,
-    0 for none.
+    0 for none. ``secagg`` is the message of `fedft.secagg` that a step of secure aggregation is about.
     """
 
     round: RoundRef
@@ -136,3 +158,4 @@ class Instruction:
     acknowledgements: tuple[Acknowledgement, ...] = ()
     required_features: tuple[str, ...] = ()
     max_update_norm: float = 0.0
+    secagg: bytes = b""

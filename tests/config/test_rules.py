@@ -37,3 +37,43 @@ def test_a_classifier_reads_a_text_and_its_label(role: str) -> None:
     task = {"kind": "sequence-classification", "labels": ["a", "b"]}
     with pytest.raises(FedftError, match=rf"FEDFT-1003[^$]*data\.fields\.{role}"):
         check({"task": task, "data": {"fields": {role: ""}}})
+
+
+MASKED = {"secagg": {"mode": "required"}, "codec": {"name": "dense"}}
+
+
+def test_a_masked_run_of_the_defaults_needs_a_codec_without_factors_of_its_own() -> None:
+    assert check(MASKED).secagg.required
+    assert not check({}).secagg.required
+    with pytest.raises(FedftError, match=r"codec\.name: \"ternary\" has factors that each client chooses"):
+        check({"secagg": {"mode": "required"}})
+
+
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [
+        ({"method": "fedit"}, "method"),
+        ({"evaluation": {"federated": True}}, r"evaluation\.federated"),
+        ({"aggregation": {"rule": "median"}}, r"aggregation\.rule"),
+        ({"data": {"partition": {"clients": 2}}}, r"data\.partition\.clients"),
+        ({"data": {"partition": {"clients": 257}}}, r"data\.partition\.clients"),
+        ({"rounds": {"cohort": 2}}, r"rounds\.cohort"),
+        ({"secagg": {"mode": "required", "threshold": 2}}, r"secagg\.threshold"),
+        ({"secagg": {"mode": "required", "threshold": 5}}, r"secagg\.threshold"),
+        (
+            {"privacy": {"mechanism": "client"}, "rounds": {"weighting": "uniform"}},
+            r"secagg\.mode: the server bounds",
+        ),
+        (
+            {
+                "privacy": {"mechanism": "example"},
+                "rounds": {"weighting": "uniform"},
+                "adapter": {"initialiser": "dp-sketch"},
+            },
+            r"adapter\.initialiser: .*single sketches",
+        ),
+    ],
+)
+def test_what_needs_or_shows_single_updates_is_not_masked(table: dict[str, object], path: str) -> None:
+    with pytest.raises(FedftError, match=path):
+        check(MASKED | table)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedft.config.rules import MAX_MEMBERS
 from fedft.errors import FedftError
 from fedft.secagg import decode as wire
 from fedft.secagg.encode import encode
@@ -21,11 +22,12 @@ from fedft.secagg.messages import (
     MaskRequest,
     Payload,
     Roster,
+    RoundRequest,
     Shares,
     UnmaskReply,
     UnmaskRequest,
 )
-from fedft.secagg.session import MAX_MEMBERS, MAX_ROUNDS
+from fedft.secagg.session import MAX_ROUNDS
 from fedft.secagg.shamir import PRIME
 from fedft.wire.v1 import secagg_pb2 as pb
 from tests.secagg.federation import GRID, Dropouts, Federation, random_vectors
@@ -51,6 +53,7 @@ def every_message() -> dict[str, tuple[object, Callable[[bytes], object]]]:
         "shares": (exchange._shares[0], wire.decode_shares),
         "delivery": (exchange.delivery(0), wire.decode_delivery),
         "mask_request": (server.request(), wire.decode_mask_request),
+        "round_request": (RoundRequest(server.request(), (0.5, 2.0**-20)), wire.decode_round_request),
         "masked_input": (
             federation.traffic.masked[0],
             partial(wire.decode_masked_input, words_bytes=words),

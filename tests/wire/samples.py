@@ -22,6 +22,7 @@ from fedft.wire import (
     Refusal,
     Reply,
     RoundRef,
+    SecaggAnswer,
     Setup,
     Update,
 )
@@ -52,6 +53,10 @@ REPLIES: dict[str, Reply] = {
     "refusal": REFUSAL,
     "refusal_named": Refusal(ROUND, "FEDFT-8303", "epsilon 8 is asked, 2 is allowed", "client-a"),
     "need_setup": NeedSetup(ROUND, "ee" * 32),
+    "update_masked": Update(ROUND, MODEL, "client-a", 5, 0, (), masked=b"words"),
+    "hello_masked": Hello("client-a", "aa" * 32, 0, 1, {1: 1}, introduction=bytes(range(96))),
+    "secagg": SecaggAnswer(ROUND, "client-a", b"shares"),
+    "secagg_empty": SecaggAnswer(ROUND, "client-a", b""),
 }
 INSTRUCTIONS: dict[str, Instruction] = {
     "instruction_hello": Instruction(
@@ -78,6 +83,19 @@ INSTRUCTIONS: dict[str, Instruction] = {
         accepted_codecs=SPECS[:1],
         deadline_seconds=60.0,
     ),
+    "instruction_train_masked": Instruction(
+        ROUND, InstructionKind.TRAIN, MODEL, "ee" * 32, accepted_codecs=SPECS[:1], secagg=b"round"
+    ),
+    **{
+        f"instruction_{kind}": Instruction(ROUND, kind, MODEL, "ee" * 32, secagg=b"message")
+        for kind in (
+            InstructionKind.ADVERTISE,
+            InstructionKind.SHARE,
+            InstructionKind.RECEIVE,
+            InstructionKind.ATTEST,
+            InstructionKind.UNMASK,
+        )
+    },
     "instruction_evaluate": Instruction(
         ROUND, InstructionKind.EVALUATE, MODEL, "ee" * 32, Setup("{}"), SHARDS[:1], deadline_seconds=60.0
     ),

@@ -24,6 +24,7 @@ from fedft.wire import (
     Instruction,
     Refusal,
     RoundRef,
+    SecaggAnswer,
     Update,
     decode_instruction,
     decode_reply,
@@ -152,7 +153,7 @@ class InstructionHandler:
         self._require_disk()
         payload = self._ask(work, path)
         signed, kind = seal(payload, self._key), reply_kind(payload)
-        if kind in (Update, Evaluation):
+        if kind in (Update, Evaluation, SecaggAnswer):
             self._journal.keep(instruction, signed)
         elif kind is Refusal:
             refusal = decode_reply(payload)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import tomllib
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from fedft.client.site.pinned import Pinned
 from fedft.config.named import Section
+from fedft.config.rules import MAX_MEMBERS, MIN_MEMBERS
 from fedft.config.schema import FieldsSection, Names, RunConfig
 from fedft.errors import Code, FedftError
 from fedft.identity.names import NAME_PATTERN
@@ -79,6 +80,21 @@ class PrivacyFiles(Section):
     dataset: str = Field("train", description="name of this site's data in policy and ledger")
 
 
+class SiteSecaggSection(Section):
+    """Whom this site lets its updates be summed with, by the keys that they sign with.
+
+    The keys come from the other sites themselves, never from the server alone: one that could name members
+    at will would surround a site with members of its own.
+    """
+
+    peers: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
+        {}, description="the other sites' public signing keys, raw, in hex, by name"
+    )
+    smallest_cohort: int = Field(
+        MIN_MEMBERS, ge=MIN_MEMBERS, le=MAX_MEMBERS, description="fewest sites that a sum may be of"
+    )
+
+
 class LimitsSection(Section):
     """What the daemon allows itself and others."""
 
@@ -105,6 +121,7 @@ class SiteConfig(Section):
     model: SiteModelSection = SiteModelSection()
     privacy: PrivacyFiles = PrivacyFiles()
     pinned: Pinned | None = Field(None, description="how records are read; what a run asks must be the same")
+    secagg: SiteSecaggSection = SiteSecaggSection()
     limits: LimitsSection = LimitsSection()
     state: str = Field("state", description="ledger, journal, residuals, status: what must not be lost")
     cache: str = Field("cache", description="folder of what can be fetched again")

@@ -184,20 +184,25 @@ class PolicyEnforcer:
     def _asked(
         self, runtime: ModelRuntime, instruction: Instruction, metrics: tuple[str, ...]
     ) -> PolicyRequest:
-        config, codecs = runtime.config, instruction.accepted_codecs
+        config = runtime.config
         return PolicyRequest(
             server=self.server,
             dataset=self.dataset,
             base_digest=runtime.base_digest,
             frame_digest=instruction.model.frame_digest,
             initialiser=runtime.method.frame_facts(config).name,
-            codec=codec_from_spec(codecs[0]).name if codecs else config.codec.name,
+            codec=config.secagg.grid if config.secagg.required else _codec(config, instruction),
             private=privacy_model(config).charged_at_client,
             epsilon=config.privacy.epsilon,
             delta=config.privacy.delta,
-            secure_aggregation=False,
+            secure_aggregation=config.secagg.required,
             metrics=metrics,
         )
+
+
+def _codec(config: RunConfig, instruction: Instruction) -> str:
+    codecs = instruction.accepted_codecs
+    return codec_from_spec(codecs[0]).name if codecs else config.codec.name
 
 
 def refuse_private_frame(config: RunConfig, frame: bytes, *, deployed: bool) -> None:

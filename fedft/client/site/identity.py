@@ -63,11 +63,16 @@ class ClientIdentity:
     @property
     def client(self) -> str:
         """The client's key: stable over restarts, whatever node id Flower hands out."""
-        return f"client-{self.partition:03d}" if self.site is None else self.site.name
+        return simulated_name(self.partition) if self.site is None else self.site.name
 
     def localise(self, config: RunConfig) -> RunConfig:
         """Return the run's configuration as it holds here: a site has its own data and model path."""
         return config if self.site is None else self.site.localise(config)
+
+
+def simulated_name(partition: int) -> str:
+    """Return what the simulated client with a part of the data is called."""
+    return f"client-{partition:03d}"
 
 
 def authenticated_server(site: SiteConfig) -> str:

@@ -8,6 +8,7 @@ from fedft.client.worker.context import Handler
 from fedft.client.worker.evaluation import EvaluationHandler
 from fedft.client.worker.hello import HelloHandler
 from fedft.client.worker.residual_store import ResidualStore
+from fedft.client.worker.secagg import secagg_handlers
 from fedft.client.worker.sketching import SketchHandler
 from fedft.client.worker.state_cache import StateCache
 from fedft.client.worker.training import TrainingHandler
@@ -23,6 +24,7 @@ def new_handlers(residuals: ResidualStore) -> dict[InstructionKind, Handler]:
         InstructionKind.SKETCH: SketchHandler(),
         InstructionKind.TRAIN: TrainingHandler(states, residuals),
         InstructionKind.EVALUATE: EvaluationHandler(states),
+        **secagg_handlers(),
     }
 
 

@@ -31,6 +31,10 @@ class LocalTraining:
     metrics: dict[str, float]
     statement: PrivacyStatement | None = None
 
+    def hidden(self) -> LocalTraining:
+        """Return what may be said beside a masked update: the statement of its privacy."""
+        return LocalTraining(0, {}, self.statement)
+
 
 class LocalPrivacy(Protocol):
     """What a client does in a round of one privacy model."""

@@ -7,10 +7,11 @@ from collections.abc import Collection, Mapping
 from fedft.client.worker.context import InstructionContext
 from fedft.client.worker.global_state import load_global_state
 from fedft.client.worker.local_privacy import local_privacy
+from fedft.client.worker.masking import Mask, RoundMask
 from fedft.client.worker.release import release_once
 from fedft.client.worker.residual_store import ResidualStore
 from fedft.client.worker.state_cache import StateCache
-from fedft.client.worker.update_pipeline import Encode, UpdatePipeline, rehearse_encoding
+from fedft.client.worker.update_pipeline import Encode, UpdatePipeline, UpdateStep, rehearse_encoding
 from fedft.privacy.models.interface import PrivacyModel, privacy_model
 from fedft.privacy.site.disclosure import check_outgoing
 from fedft.privacy.site.policy import ANY
@@ -30,17 +31,25 @@ class TrainingHandler:
         state = load_global_state(context, self._states)
         if state is None:
             return NeedSetup(instruction.round, instruction.setup_digest)
-        model = privacy_model(context.runtime.config)
+        config = context.runtime.config
+        model, mask = privacy_model(config), RoundMask.of(context) if config.secagg.required else None
         if model.charged_at_client:
-            rehearse_encoding(context)
-            return release_once(context, lambda: self._train(context, model, state))
-        return self._train(context, model, state)
+            if mask is None:
+                rehearse_encoding(context)
+            return release_once(context, lambda: self._train(context, model, state, mask))
+        return self._train(context, model, state, mask)
 
-    def _train(self, context: InstructionContext, model: PrivacyModel, state: Arrays) -> Update:
+    def _train(
+        self, context: InstructionContext, model: PrivacyModel, state: Arrays, mask: RoundMask | None
+    ) -> Update:
         instruction, privacy = context.instruction, local_privacy(model)
         local = privacy.train(context)
         change = context.runtime.method.update(state, context.runtime.state())
-        sent = UpdatePipeline([*privacy.steps, Encode(self._residuals)]).run(change, context)
+        last: UpdateStep = Encode(self._residuals)
+        if mask is not None:
+            weighted = context.runtime.config.rounds.weighting == "examples"
+            last, local = Mask(mask, self._residuals, local.examples if weighted else 1), local.hidden()
+        sent = UpdatePipeline([*privacy.steps, last]).run(change, context)
         metrics = {**local.metrics, **sent.metrics}
         return Update(
             round=instruction.round,
@@ -51,6 +60,7 @@ class TrainingHandler:
             shards=sent.shards,
             metrics=_outgoing(metrics, model, context.enforcer.metrics),
             privacy=local.statement,
+            masked=sent.masked,
         )
 
 

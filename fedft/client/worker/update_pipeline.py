@@ -15,6 +15,7 @@ from fedft.codecs.bench import relative_error
 from fedft.codecs.bounded import encode_bounded
 from fedft.codecs.configured import uses_error_feedback
 from fedft.codecs.error_feedback import ErrorFeedback, ResidualIdentity
+from fedft.config import RunConfig
 from fedft.privacy.models.interface import privacy_model
 from fedft.tensors import Arrays
 from fedft.training.seeds import derive_seed
@@ -27,12 +28,14 @@ class OutgoingUpdate:
     Attributes:
         arrays: the change by name, float32, as the last step left it.
         shards: what travels; empty before the update is coded.
+        masked: what travels in their place in a masked run.
         metrics: what the steps tell the server.
 
     """
 
     arrays: Arrays
     shards: tuple[Shard, ...] = ()
+    masked: bytes = b""
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -79,8 +82,7 @@ class Encode:
         rounding = np.random.default_rng(derive_seed(config.seed, "rounding", number, client))
         coding = CodecContext(seed=instruction.codec_seed, generator=rounding)
         if uses_error_feedback(config.codec):
-            # What was left out of updates without noise must never be added to one with noise.
-            owner = f"{client}.private" if privacy_model(config).charged_at_client else client
+            owner = residual_owner(config, client)
             shards, wanted = self._residuals.encode(
                 update.arrays, codec, coding, manifest, instruction, owner
             )
@@ -89,6 +91,11 @@ class Encode:
             shards = tuple(encode_bounded(wanted, codec, manifest, coding, instruction.max_update_norm))
         lost = {"codec_error": relative_error(wanted, shards, manifest, coding)}
         return replace(update, shards=shards, metrics={**update.metrics, **lost})
+
+
+def residual_owner(config: RunConfig, client: str) -> str:
+    """Name a residual's owner: what updates without noise left out is never added to one with noise."""
+    return f"{client}.private" if privacy_model(config).charged_at_client else client
 
 
 def rehearse_encoding(context: InstructionContext) -> None:

@@ -24,6 +24,12 @@ def _forbids(config: RunConfig) -> Iterator[Contradiction]:
             "the accounting needs clients that are drawn one by one; set privacy.client_rate",
             (MECHANISM,),
         )
+    if config.secagg.required:
+        yield Contradiction(
+            "secagg.mode",
+            'the server bounds and counts single updates, which masks hide; set "off"',
+            (MECHANISM,),
+        )
     if config.rounds.min_replies:
         yield Contradiction(
             "rounds.min_replies",

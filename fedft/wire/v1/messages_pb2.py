@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedft.wire.v1 import tensors_pb2 as fedft_dot_v1_dot_tensors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x66t/v1/messages.proto\x12\x08\x66\x65\x64\x66t.v1\x1a\x16\x66\x65\x64\x66t/v1/tensors.proto\")\n\x08RoundRef\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\"k\n\x08ModelRef\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\x0c\x12\x14\n\x0c\x66rame_digest\x18\x02 \x01(\x0c\x12\x17\n\x0fmanifest_digest\x18\x03 \x01(\x0c\x12\x1b\n\x13global_state_digest\x18\x04 \x01(\x0c\"\xea\x01\n\x10PrivacyStatement\x12-\n\tmechanism\x18\x01 \x01(\x0e\x32\x1a.fedft.v1.PrivacyMechanism\x12#\n\x04unit\x18\x02 \x01(\x0e\x32\x15.fedft.v1.PrivacyUnit\x12\x18\n\x10noise_multiplier\x18\x03 \x01(\x01\x12\x10\n\x08max_norm\x18\x04 \x01(\x01\x12\x13\n\x0bsample_rate\x18\x05 \x01(\x01\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x0f\n\x07\x65psilon\x18\x07 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x08 \x01(\x01\x12\x12\n\naccountant\x18\t \x01(\t\"\xd4\x02\n\x06Update\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12!\n\x05model\x18\x02 \x01(\x0b\x32\x12.fedft.v1.ModelRef\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x12\n\nupdate_seq\x18\x04 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x05 \x01(\x04\x12\x1f\n\x06shards\x18\x06 \x03(\x0b\x32\x0f.fedft.v1.Shard\x12.\n\x07metrics\x18\x07 \x03(\x0b\x32\x1d.fedft.v1.Update.MetricsEntry\x12+\n\x07privacy\x18\x08 \x01(\x0b\x32\x1a.fedft.v1.PrivacyStatement\x12\x19\n\x11required_features\x18\t \x03(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xdf\x01\n\nEvaluation\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12!\n\x05model\x18\x02 \x01(\x0b\x32\x12.fedft.v1.ModelRef\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x14\n\x0cnum_examples\x18\x04 \x01(\x04\x12\x32\n\x07metrics\x18\x05 \x03(\x0b\x32!.fedft.v1.Evaluation.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\">\n\x0c\x43odecVersion\x12\x1d\n\x02id\x18\x01 \x01(\x0e\x32\x11.fedft.v1.CodecId\x12\x0f\n\x07version\x18\x02 \x01(\r\"\x95\x01\n\x05Hello\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\x0c\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x14\n\x0cwire_version\x18\x04 \x01(\r\x12&\n\x06\x63odecs\x18\x05 \x03(\x0b\x32\x16.fedft.v1.CodecVersion\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x03(\t\"^\n\x07Refusal\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tclient_id\x18\x04 \x01(\t\"D\n\tNeedSetup\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12\x14\n\x0csetup_digest\x18\x02 \x01(\x0c\"\xd2\x01\n\x05Reply\x12\"\n\x06update\x18\x01 \x01(\x0b\x32\x10.fedft.v1.UpdateH\x00\x12*\n\nevaluation\x18\x02 \x01(\x0b\x32\x14.fedft.v1.EvaluationH\x00\x12 \n\x05hello\x18\x03 \x01(\x0b\x32\x0f.fedft.v1.HelloH\x00\x12$\n\x07refusal\x18\x04 \x01(\x0b\x32\x11.fedft.v1.RefusalH\x00\x12)\n\nneed_setup\x18\x05 \x01(\x0b\x32\x13.fedft.v1.NeedSetupH\x00\x42\x06\n\x04kind\"+\n\x05Setup\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\r\n\x05\x66rame\x18\x02 \x01(\x0c\"F\n\x0f\x41\x63knowledgement\x12\r\n\x05round\x18\x01 \x01(\r\x12\x12\n\nupdate_seq\x18\x02 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x08\"\xb9\x03\n\x0bInstruction\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.fedft.v1.InstructionKind\x12!\n\x05model\x18\x03 \x01(\x0b\x32\x12.fedft.v1.ModelRef\x12\x14\n\x0csetup_digest\x18\x04 \x01(\x0c\x12\x1e\n\x05setup\x18\x05 \x01(\x0b\x32\x0f.fedft.v1.Setup\x12%\n\x0cglobal_state\x18\x06 \x03(\x0b\x32\x0f.fedft.v1.Shard\x12\x19\n\x11\x64\x65lta_base_digest\x18\x07 \x01(\x0c\x12,\n\x0f\x61\x63\x63\x65pted_codecs\x18\x08 \x03(\x0b\x32\x13.fedft.v1.CodecSpec\x12\x12\n\ncodec_seed\x18\t \x01(\x0c\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\n \x01(\x01\x12\x33\n\x10\x61\x63knowledgements\x18\x0b \x03(\x0b\x32\x19.fedft.v1.Acknowledgement\x12\x19\n\x11required_features\x18\x0c \x03(\t\x12\x17\n\x0fmax_update_norm\x18\r \x01(\x01*s\n\x10PrivacyMechanism\x12!\n\x1dPRIVACY_MECHANISM_UNSPECIFIED\x10\x00\x12\x1c\n\x18PRIVACY_MECHANISM_DP_SGD\x10\x01\x12\x1e\n\x1aPRIVACY_MECHANISM_GAUSSIAN\x10\x02*^\n\x0bPrivacyUnit\x12\x1c\n\x18PRIVACY_UNIT_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIVACY_UNIT_EXAMPLE\x10\x01\x12\x17\n\x13PRIVACY_UNIT_CLIENT\x10\x02*\xa7\x01\n\x0fInstructionKind\x12 \n\x1cINSTRUCTION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16INSTRUCTION_KIND_HELLO\x10\x01\x12\x1a\n\x16INSTRUCTION_KIND_TRAIN\x10\x02\x12\x1d\n\x19INSTRUCTION_KIND_EVALUATE\x10\x03\x12\x1b\n\x17INSTRUCTION_KIND_SKETCH\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64\x66t/v1/messages.proto\x12\x08\x66\x65\x64\x66t.v1\x1a\x16\x66\x65\x64\x66t/v1/tensors.proto\")\n\x08RoundRef\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05round\x18\x02 \x01(\r\"k\n\x08ModelRef\x12\x13\n\x0b\x62\x61se_digest\x18\x01 \x01(\x0c\x12\x14\n\x0c\x66rame_digest\x18\x02 \x01(\x0c\x12\x17\n\x0fmanifest_digest\x18\x03 \x01(\x0c\x12\x1b\n\x13global_state_digest\x18\x04 \x01(\x0c\"\xea\x01\n\x10PrivacyStatement\x12-\n\tmechanism\x18\x01 \x01(\x0e\x32\x1a.fedft.v1.PrivacyMechanism\x12#\n\x04unit\x18\x02 \x01(\x0e\x32\x15.fedft.v1.PrivacyUnit\x12\x18\n\x10noise_multiplier\x18\x03 \x01(\x01\x12\x10\n\x08max_norm\x18\x04 \x01(\x01\x12\x13\n\x0bsample_rate\x18\x05 \x01(\x01\x12\r\n\x05steps\x18\x06 \x01(\x04\x12\x0f\n\x07\x65psilon\x18\x07 \x01(\x01\x12\r\n\x05\x64\x65lta\x18\x08 \x01(\x01\x12\x12\n\naccountant\x18\t \x01(\t\"\xe4\x02\n\x06Update\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12!\n\x05model\x18\x02 \x01(\x0b\x32\x12.fedft.v1.ModelRef\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x12\n\nupdate_seq\x18\x04 \x01(\x04\x12\x14\n\x0cnum_examples\x18\x05 \x01(\x04\x12\x1f\n\x06shards\x18\x06 \x03(\x0b\x32\x0f.fedft.v1.Shard\x12.\n\x07metrics\x18\x07 \x03(\x0b\x32\x1d.fedft.v1.Update.MetricsEntry\x12+\n\x07privacy\x18\x08 \x01(\x0b\x32\x1a.fedft.v1.PrivacyStatement\x12\x19\n\x11required_features\x18\t \x03(\t\x12\x0e\n\x06masked\x18\n \x01(\x0c\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xdf\x01\n\nEvaluation\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12!\n\x05model\x18\x02 \x01(\x0b\x32\x12.fedft.v1.ModelRef\x12\x11\n\tclient_id\x18\x03 \x01(\t\x12\x14\n\x0cnum_examples\x18\x04 \x01(\x04\x12\x32\n\x07metrics\x18\x05 \x03(\x0b\x32!.fedft.v1.Evaluation.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\">\n\x0c\x43odecVersion\x12\x1d\n\x02id\x18\x01 \x01(\x0e\x32\x11.fedft.v1.CodecId\x12\x0f\n\x07version\x18\x02 \x01(\r\"\xab\x01\n\x05Hello\x12\x11\n\tclient_id\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\x0c\x12\x14\n\x0cnum_examples\x18\x03 \x01(\x04\x12\x14\n\x0cwire_version\x18\x04 \x01(\r\x12&\n\x06\x63odecs\x18\x05 \x03(\x0b\x32\x16.fedft.v1.CodecVersion\x12\x10\n\x08\x66\x65\x61tures\x18\x06 \x03(\t\x12\x14\n\x0cintroduction\x18\x07 \x01(\x0c\"^\n\x07Refusal\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x11\n\tclient_id\x18\x04 \x01(\t\"D\n\tNeedSetup\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12\x14\n\x0csetup_digest\x18\x02 \x01(\x0c\"U\n\x0cSecaggAnswer\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\x0c\"\xfc\x01\n\x05Reply\x12\"\n\x06update\x18\x01 \x01(\x0b\x32\x10.fedft.v1.UpdateH\x00\x12*\n\nevaluation\x18\x02 \x01(\x0b\x32\x14.fedft.v1.EvaluationH\x00\x12 \n\x05hello\x18\x03 \x01(\x0b\x32\x0f.fedft.v1.HelloH\x00\x12$\n\x07refusal\x18\x04 \x01(\x0b\x32\x11.fedft.v1.RefusalH\x00\x12)\n\nneed_setup\x18\x05 \x01(\x0b\x32\x13.fedft.v1.NeedSetupH\x00\x12(\n\x06secagg\x18\x06 \x01(\x0b\x32\x16.fedft.v1.SecaggAnswerH\x00\x42\x06\n\x04kind\"+\n\x05Setup\x12\x13\n\x0b\x63onfig_json\x18\x01 \x01(\t\x12\r\n\x05\x66rame\x18\x02 \x01(\x0c\"F\n\x0f\x41\x63knowledgement\x12\r\n\x05round\x18\x01 \x01(\r\x12\x12\n\nupdate_seq\x18\x02 \x01(\x04\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x08\"\xc9\x03\n\x0bInstruction\x12!\n\x05round\x18\x01 \x01(\x0b\x32\x12.fedft.v1.RoundRef\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.fedft.v1.InstructionKind\x12!\n\x05model\x18\x03 \x01(\x0b\x32\x12.fedft.v1.ModelRef\x12\x14\n\x0csetup_digest\x18\x04 \x01(\x0c\x12\x1e\n\x05setup\x18\x05 \x01(\x0b\x32\x0f.fedft.v1.Setup\x12%\n\x0cglobal_state\x18\x06 \x03(\x0b\x32\x0f.fedft.v1.Shard\x12\x19\n\x11\x64\x65lta_base_digest\x18\x07 \x01(\x0c\x12,\n\x0f\x61\x63\x63\x65pted_codecs\x18\x08 \x03(\x0b\x32\x13.fedft.v1.CodecSpec\x12\x12\n\ncodec_seed\x18\t \x01(\x0c\x12\x18\n\x10\x64\x65\x61\x64line_seconds\x18\n \x01(\x01\x12\x33\n\x10\x61\x63knowledgements\x18\x0b \x03(\x0b\x32\x19.fedft.v1.Acknowledgement\x12\x19\n\x11required_features\x18\x0c \x03(\t\x12\x17\n\x0fmax_update_norm\x18\r \x01(\x01\x12\x0e\n\x06secagg\x18\x0e \x01(\x0c*s\n\x10PrivacyMechanism\x12!\n\x1dPRIVACY_MECHANISM_UNSPECIFIED\x10\x00\x12\x1c\n\x18PRIVACY_MECHANISM_DP_SGD\x10\x01\x12\x1e\n\x1aPRIVACY_MECHANISM_GAUSSIAN\x10\x02*^\n\x0bPrivacyUnit\x12\x1c\n\x18PRIVACY_UNIT_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIVACY_UNIT_EXAMPLE\x10\x01\x12\x17\n\x13PRIVACY_UNIT_CLIENT\x10\x02*\xbb\x02\n\x0fInstructionKind\x12 \n\x1cINSTRUCTION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16INSTRUCTION_KIND_HELLO\x10\x01\x12\x1a\n\x16INSTRUCTION_KIND_TRAIN\x10\x02\x12\x1d\n\x19INSTRUCTION_KIND_EVALUATE\x10\x03\x12\x1b\n\x17INSTRUCTION_KIND_SKETCH\x10\x04\x12\x1e\n\x1aINSTRUCTION_KIND_ADVERTISE\x10\x05\x12\x1a\n\x16INSTRUCTION_KIND_SHARE\x10\x06\x12\x1c\n\x18INSTRUCTION_KIND_RECEIVE\x10\x07\x12\x1b\n\x17INSTRUCTION_KIND_ATTEST\x10\x08\x12\x1b\n\x17INSTRUCTION_KIND_UNMASK\x10\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,12 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATE_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_EVALUATION_METRICSENTRY']._loaded_options = None
   _globals['_EVALUATION_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_PRIVACYMECHANISM']._serialized_start=2175
-  _globals['_PRIVACYMECHANISM']._serialized_end=2290
-  _globals['_PRIVACYUNIT']._serialized_start=2292
-  _globals['_PRIVACYUNIT']._serialized_end=2386
-  _globals['_INSTRUCTIONKIND']._serialized_start=2389
-  _globals['_INSTRUCTIONKIND']._serialized_end=2556
+  _globals['_PRIVACYMECHANISM']._serialized_start=2358
+  _globals['_PRIVACYMECHANISM']._serialized_end=2473
+  _globals['_PRIVACYUNIT']._serialized_start=2475
+  _globals['_PRIVACYUNIT']._serialized_end=2569
+  _globals['_INSTRUCTIONKIND']._serialized_start=2572
+  _globals['_INSTRUCTIONKIND']._serialized_end=2887
   _globals['_ROUNDREF']._serialized_start=61
   _globals['_ROUNDREF']._serialized_end=102
   _globals['_MODELREF']._serialized_start=104
@@ -49,27 +49,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PRIVACYSTATEMENT']._serialized_start=214
   _globals['_PRIVACYSTATEMENT']._serialized_end=448
   _globals['_UPDATE']._serialized_start=451
-  _globals['_UPDATE']._serialized_end=791
-  _globals['_UPDATE_METRICSENTRY']._serialized_start=745
-  _globals['_UPDATE_METRICSENTRY']._serialized_end=791
-  _globals['_EVALUATION']._serialized_start=794
-  _globals['_EVALUATION']._serialized_end=1017
-  _globals['_EVALUATION_METRICSENTRY']._serialized_start=745
-  _globals['_EVALUATION_METRICSENTRY']._serialized_end=791
-  _globals['_CODECVERSION']._serialized_start=1019
-  _globals['_CODECVERSION']._serialized_end=1081
-  _globals['_HELLO']._serialized_start=1084
-  _globals['_HELLO']._serialized_end=1233
-  _globals['_REFUSAL']._serialized_start=1235
-  _globals['_REFUSAL']._serialized_end=1329
-  _globals['_NEEDSETUP']._serialized_start=1331
-  _globals['_NEEDSETUP']._serialized_end=1399
-  _globals['_REPLY']._serialized_start=1402
-  _globals['_REPLY']._serialized_end=1612
-  _globals['_SETUP']._serialized_start=1614
-  _globals['_SETUP']._serialized_end=1657
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1659
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1729
-  _globals['_INSTRUCTION']._serialized_start=1732
-  _globals['_INSTRUCTION']._serialized_end=2173
+  _globals['_UPDATE']._serialized_end=807
+  _globals['_UPDATE_METRICSENTRY']._serialized_start=761
+  _globals['_UPDATE_METRICSENTRY']._serialized_end=807
+  _globals['_EVALUATION']._serialized_start=810
+  _globals['_EVALUATION']._serialized_end=1033
+  _globals['_EVALUATION_METRICSENTRY']._serialized_start=761
+  _globals['_EVALUATION_METRICSENTRY']._serialized_end=807
+  _globals['_CODECVERSION']._serialized_start=1035
+  _globals['_CODECVERSION']._serialized_end=1097
+  _globals['_HELLO']._serialized_start=1100
+  _globals['_HELLO']._serialized_end=1271
+  _globals['_REFUSAL']._serialized_start=1273
+  _globals['_REFUSAL']._serialized_end=1367
+  _globals['_NEEDSETUP']._serialized_start=1369
+  _globals['_NEEDSETUP']._serialized_end=1437
+  _globals['_SECAGGANSWER']._serialized_start=1439
+  _globals['_SECAGGANSWER']._serialized_end=1524
+  _globals['_REPLY']._serialized_start=1527
+  _globals['_REPLY']._serialized_end=1779
+  _globals['_SETUP']._serialized_start=1781
+  _globals['_SETUP']._serialized_end=1824
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1826
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1896
+  _globals['_INSTRUCTION']._serialized_start=1899
+  _globals['_INSTRUCTION']._serialized_end=2356
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,11 @@ class InstructionKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INSTRUCTION_KIND_TRAIN: _ClassVar[InstructionKind]
     INSTRUCTION_KIND_EVALUATE: _ClassVar[InstructionKind]
     INSTRUCTION_KIND_SKETCH: _ClassVar[InstructionKind]
+    INSTRUCTION_KIND_ADVERTISE: _ClassVar[InstructionKind]
+    INSTRUCTION_KIND_SHARE: _ClassVar[InstructionKind]
+    INSTRUCTION_KIND_RECEIVE: _ClassVar[InstructionKind]
+    INSTRUCTION_KIND_ATTEST: _ClassVar[InstructionKind]
+    INSTRUCTION_KIND_UNMASK: _ClassVar[InstructionKind]
 PRIVACY_MECHANISM_UNSPECIFIED: PrivacyMechanism
 PRIVACY_MECHANISM_DP_SGD: PrivacyMechanism
 PRIVACY_MECHANISM_GAUSSIAN: PrivacyMechanism
@@ -38,6 +43,11 @@ INSTRUCTION_KIND_HELLO: InstructionKind
 INSTRUCTION_KIND_TRAIN: InstructionKind
 INSTRUCTION_KIND_EVALUATE: InstructionKind
 INSTRUCTION_KIND_SKETCH: InstructionKind
+INSTRUCTION_KIND_ADVERTISE: InstructionKind
+INSTRUCTION_KIND_SHARE: InstructionKind
+INSTRUCTION_KIND_RECEIVE: InstructionKind
+INSTRUCTION_KIND_ATTEST: InstructionKind
+INSTRUCTION_KIND_UNMASK: InstructionKind
 
 class RoundRef(_message.Message):
     __slots__ = ("run_id", "round")
@@ -82,7 +92,7 @@ class PrivacyStatement(_message.Message):
     def __init__(self, mechanism: _Optional[_Union[PrivacyMechanism, str]] = ..., unit: _Optional[_Union[PrivacyUnit, str]] = ..., noise_multiplier: _Optional[float] = ..., max_norm: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., accountant: _Optional[str] = ...) -> None: ...
 
 class Update(_message.Message):
-    __slots__ = ("round", "model", "client_id", "update_seq", "num_examples", "shards", "metrics", "privacy", "required_features")
+    __slots__ = ("round", "model", "client_id", "update_seq", "num_examples", "shards", "metrics", "privacy", "required_features", "masked")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +109,7 @@ class Update(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     PRIVACY_FIELD_NUMBER: _ClassVar[int]
     REQUIRED_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    MASKED_FIELD_NUMBER: _ClassVar[int]
     round: RoundRef
     model: ModelRef
     client_id: str
@@ -108,7 +119,8 @@ class Update(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     privacy: PrivacyStatement
     required_features: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., client_id: _Optional[str] = ..., update_seq: _Optional[int] = ..., num_examples: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[_tensors_pb2.Shard, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., privacy: _Optional[_Union[PrivacyStatement, _Mapping]] = ..., required_features: _Optional[_Iterable[str]] = ...) -> None: ...
+    masked: bytes
+    def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., client_id: _Optional[str] = ..., update_seq: _Optional[int] = ..., num_examples: _Optional[int] = ..., shards: _Optional[_Iterable[_Union[_tensors_pb2.Shard, _Mapping]]] = ..., metrics: _Optional[_Mapping[str, float]] = ..., privacy: _Optional[_Union[PrivacyStatement, _Mapping]] = ..., required_features: _Optional[_Iterable[str]] = ..., masked: _Optional[bytes] = ...) -> None: ...
 
 class Evaluation(_message.Message):
     __slots__ = ("round", "model", "client_id", "num_examples", "metrics")
@@ -140,20 +152,22 @@ class CodecVersion(_message.Message):
     def __init__(self, id: _Optional[_Union[_tensors_pb2.CodecId, str]] = ..., version: _Optional[int] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("client_id", "base_digest", "num_examples", "wire_version", "codecs", "features")
+    __slots__ = ("client_id", "base_digest", "num_examples", "wire_version", "codecs", "features", "introduction")
     CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
     BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     NUM_EXAMPLES_FIELD_NUMBER: _ClassVar[int]
     WIRE_VERSION_FIELD_NUMBER: _ClassVar[int]
     CODECS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    INTRODUCTION_FIELD_NUMBER: _ClassVar[int]
     client_id: str
     base_digest: bytes
     num_examples: int
     wire_version: int
     codecs: _containers.RepeatedCompositeFieldContainer[CodecVersion]
     features: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, client_id: _Optional[str] = ..., base_digest: _Optional[bytes] = ..., num_examples: _Optional[int] = ..., wire_version: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[CodecVersion, _Mapping]]] = ..., features: _Optional[_Iterable[str]] = ...) -> None: ...
+    introduction: bytes
+    def __init__(self, client_id: _Optional[str] = ..., base_digest: _Optional[bytes] = ..., num_examples: _Optional[int] = ..., wire_version: _Optional[int] = ..., codecs: _Optional[_Iterable[_Union[CodecVersion, _Mapping]]] = ..., features: _Optional[_Iterable[str]] = ..., introduction: _Optional[bytes] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("round", "code", "message", "client_id")
@@ -175,19 +189,31 @@ class NeedSetup(_message.Message):
     setup_digest: bytes
     def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., setup_digest: _Optional[bytes] = ...) -> None: ...
 
+class SecaggAnswer(_message.Message):
+    __slots__ = ("round", "client_id", "message")
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    round: RoundRef
+    client_id: str
+    message: bytes
+    def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., client_id: _Optional[str] = ..., message: _Optional[bytes] = ...) -> None: ...
+
 class Reply(_message.Message):
-    __slots__ = ("update", "evaluation", "hello", "refusal", "need_setup")
+    __slots__ = ("update", "evaluation", "hello", "refusal", "need_setup", "secagg")
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     NEED_SETUP_FIELD_NUMBER: _ClassVar[int]
+    SECAGG_FIELD_NUMBER: _ClassVar[int]
     update: Update
     evaluation: Evaluation
     hello: Hello
     refusal: Refusal
     need_setup: NeedSetup
-    def __init__(self, update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., need_setup: _Optional[_Union[NeedSetup, _Mapping]] = ...) -> None: ...
+    secagg: SecaggAnswer
+    def __init__(self, update: _Optional[_Union[Update, _Mapping]] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., need_setup: _Optional[_Union[NeedSetup, _Mapping]] = ..., secagg: _Optional[_Union[SecaggAnswer, _Mapping]] = ...) -> None: ...
 
 class Setup(_message.Message):
     __slots__ = ("config_json", "frame")
@@ -208,7 +234,7 @@ class Acknowledgement(_message.Message):
     def __init__(self, round: _Optional[int] = ..., update_seq: _Optional[int] = ..., accepted: _Optional[bool] = ...) -> None: ...
 
 class Instruction(_message.Message):
-    __slots__ = ("round", "kind", "model", "setup_digest", "setup", "global_state", "delta_base_digest", "accepted_codecs", "codec_seed", "deadline_seconds", "acknowledgements", "required_features", "max_update_norm")
+    __slots__ = ("round", "kind", "model", "setup_digest", "setup", "global_state", "delta_base_digest", "accepted_codecs", "codec_seed", "deadline_seconds", "acknowledgements", "required_features", "max_update_norm", "secagg")
     ROUND_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -222,6 +248,7 @@ class Instruction(_message.Message):
     ACKNOWLEDGEMENTS_FIELD_NUMBER: _ClassVar[int]
     REQUIRED_FEATURES_FIELD_NUMBER: _ClassVar[int]
     MAX_UPDATE_NORM_FIELD_NUMBER: _ClassVar[int]
+    SECAGG_FIELD_NUMBER: _ClassVar[int]
     round: RoundRef
     kind: InstructionKind
     model: ModelRef
@@ -235,4 +262,5 @@ class Instruction(_message.Message):
     acknowledgements: _containers.RepeatedCompositeFieldContainer[Acknowledgement]
     required_features: _containers.RepeatedScalarFieldContainer[str]
     max_update_norm: float
-    def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., kind: _Optional[_Union[InstructionKind, str]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., setup_digest: _Optional[bytes] = ..., setup: _Optional[_Union[Setup, _Mapping]] = ..., global_state: _Optional[_Iterable[_Union[_tensors_pb2.Shard, _Mapping]]] = ..., delta_base_digest: _Optional[bytes] = ..., accepted_codecs: _Optional[_Iterable[_Union[_tensors_pb2.CodecSpec, _Mapping]]] = ..., codec_seed: _Optional[bytes] = ..., deadline_seconds: _Optional[float] = ..., acknowledgements: _Optional[_Iterable[_Union[Acknowledgement, _Mapping]]] = ..., required_features: _Optional[_Iterable[str]] = ..., max_update_norm: _Optional[float] = ...) -> None: ...
+    secagg: bytes
+    def __init__(self, round: _Optional[_Union[RoundRef, _Mapping]] = ..., kind: _Optional[_Union[InstructionKind, str]] = ..., model: _Optional[_Union[ModelRef, _Mapping]] = ..., setup_digest: _Optional[bytes] = ..., setup: _Optional[_Union[Setup, _Mapping]] = ..., global_state: _Optional[_Iterable[_Union[_tensors_pb2.Shard, _Mapping]]] = ..., delta_base_digest: _Optional[bytes] = ..., accepted_codecs: _Optional[_Iterable[_Union[_tensors_pb2.CodecSpec, _Mapping]]] = ..., codec_seed: _Optional[bytes] = ..., deadline_seconds: _Optional[float] = ..., acknowledgements: _Optional[_Iterable[_Union[Acknowledgement, _Mapping]]] = ..., required_features: _Optional[_Iterable[str]] = ..., max_update_norm: _Optional[float] = ..., secagg: _Optional[bytes] = ...) -> None: ...

@@ -80,6 +80,14 @@ class SecaggMaskRequest(_message.Message):
     grid: bytes
     def __init__(self, session: _Optional[bytes] = ..., round: _Optional[int] = ..., elements: _Optional[int] = ..., largest: _Optional[int] = ..., grid: _Optional[bytes] = ...) -> None: ...
 
+class SecaggRound(_message.Message):
+    __slots__ = ("request", "sizes_f32le")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    SIZES_F32LE_FIELD_NUMBER: _ClassVar[int]
+    request: SecaggMaskRequest
+    sizes_f32le: bytes
+    def __init__(self, request: _Optional[_Union[SecaggMaskRequest, _Mapping]] = ..., sizes_f32le: _Optional[bytes] = ...) -> None: ...
+
 class SecaggMaskedInput(_message.Message):
     __slots__ = ("session", "round", "words", "attestation")
     SESSION_FIELD_NUMBER: _ClassVar[int]
