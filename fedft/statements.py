@@ -27,6 +27,23 @@ class PrivacyUnit(StrEnum):
 
 
 @dataclass(frozen=True)
+class LedgerWitness:
+    """One entry of a site's ledger, as others may know it.
+
+    The digest covers everything up to the entry, a random number of the site's own among it: it tells of no
+    record, and nobody can make another ledger that has it.
+
+    Attributes:
+        sequence: number of the entry, from 1.
+        digest: SHA-256 in hex.
+
+    """
+
+    sequence: int
+    digest: str
+
+
+@dataclass(frozen=True)
 class PrivacyStatement:
     """What whoever added the noise says of a release.
 
@@ -43,6 +60,8 @@ class PrivacyStatement:
         epsilon: spent in the run so far, this release and repeated and lost rounds included; may be infinite.
         delta: at which ``epsilon`` holds.
         accountant: what computed it.
+        ledger: the entry that this release was charged with; None where the ledger has no number of its own
+            that hides its records (format 1), and for releases of the server.
 
     """
 
@@ -55,6 +74,7 @@ class PrivacyStatement:
     epsilon: float
     delta: float
     accountant: str
+    ledger: LedgerWitness | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any] | None) -> Self | None:
@@ -66,4 +86,6 @@ class PrivacyStatement:
             return None
         epsilon = math.inf if values["epsilon"] is None else values["epsilon"]
         kinds = {"mechanism": PrivacyMechanism(values["mechanism"]), "unit": PrivacyUnit(values["unit"])}
-        return cls(**{**values, **kinds, "epsilon": epsilon})
+        ledger = values.get("ledger")
+        witness = None if ledger is None else LedgerWitness(**ledger)
+        return cls(**{**values, **kinds, "epsilon": epsilon, "ledger": witness})

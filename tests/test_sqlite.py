@@ -17,7 +17,7 @@ from fedft.client.worker.secagg_journal import SCHEMA as SECAGG_JOURNAL
 from fedft.errors import Code, FedftError
 from fedft.identity.registry import SCHEMA as REGISTRY
 from fedft.identity.registry import Registry
-from fedft.privacy.accounting.events import PrivacyEvent
+from fedft.privacy.accounting.events import Budget, PrivacyEvent
 from fedft.privacy.site.ledger import Ledger
 from fedft.sqlite import Schema, open_sqlite, transaction
 from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
@@ -107,6 +107,8 @@ def test_a_ledger_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     ledger = Ledger(path)
 
     assert ledger.events("notes") == [PrivacyEvent(2.0, 0.1, 10)]
+    receipt = ledger.charge("notes", PrivacyEvent(2.0, 0.1, 10), Budget(50.0, 1e-5), run="r2", round_number=1)
+    assert receipt.witness is None  # nothing hides the records that its digests cover
     ledger.enrol("letters", "cd" * 32, 500)
     assert Ledger(path).datasets() == ["notes", "letters"]
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fedft.cli.output import cell, new_table
 from fedft.report import facts
-from fedft.report.format import duration, metric_change, metric_name, metric_value, size
+from fedft.report.format import duration, ledger_entry, metric_change, metric_name, metric_value, size
 from fedft.report.spending import spending
 from fedft.statements import PrivacyStatement
 from fedft.store import RoundRecord, RunRecord
@@ -71,7 +71,16 @@ def privacy_table(rounds: Sequence[RoundRecord]) -> Table | None:
     if not rows:
         return None
     table = new_table(
-        "client", "epsilon", "delta", "noise", "sampling rate", "steps", "rounds", "budget", left=("budget",)
+        "client",
+        "epsilon",
+        "delta",
+        "noise",
+        "sampling rate",
+        "steps",
+        "rounds",
+        "ledger entry",
+        "budget",
+        left=("ledger entry", "budget"),
     )
     for row in rows:
         table.add_row(
@@ -79,6 +88,7 @@ def privacy_table(rounds: Sequence[RoundRecord]) -> Table | None:
             *_stated(row.statement),
             str(row.steps),
             str(row.rounds),
+            ledger_entry(row.statement),
             cell(f"spent, refused round {row.spent_in}", "red") if row.spent_in else cell("covers it so far"),
         )
     return table

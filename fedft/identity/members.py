@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from fedft.statements import LedgerWitness
+
 Role = Literal["client", "viewer", "operator"]
 
 
@@ -30,6 +32,19 @@ class MemberDirectory(Protocol):
             FedftError: FEDFT-7032 never enrolled, FEDFT-7033 revoked, FEDFT-6207 another role.
 
         """
+        ...
+
+    def witness(self, member: str, shown: LedgerWitness) -> None:
+        """Keep an entry that a member has shown of its ledger.
+
+        Raises:
+            FedftError: FEDFT-8211 when it has shown another entry of this number before.
+
+        """
+        ...
+
+    def last_witness(self, member: str) -> LedgerWitness | None:
+        """Return the entry of the highest number that a member has shown; None when it has shown none."""
         ...
 
     def incident(self, member: str, code: str, message: str) -> None:

@@ -15,6 +15,7 @@ from fedft.errors import Code, FedftError
 from fedft.identity.keys import parse_public_signing_key
 from fedft.identity.members import Member, Role
 from fedft.sqlite import Schema, open_sqlite, transaction, translated
+from fedft.statements import LedgerWitness
 
 DesiredState = Literal["run", "paused", "stopped"]
 _MOST_INCIDENTS = 10_000
@@ -33,9 +34,16 @@ _TABLES = (
         message TEXT NOT NULL) STRICT
     """,
 )
+_WITNESSES = (
+    """
+    CREATE TABLE witnesses (
+        member TEXT NOT NULL, sequence INTEGER NOT NULL, digest TEXT NOT NULL,
+        PRIMARY KEY (member, sequence)) STRICT
+    """,
+)
 SCHEMA = Schema(
     "a server's registry",
-    (_TABLES,),
+    (_TABLES, _WITNESSES),
     unusable=Code.REGISTRY_UNUSABLE,
     unknown=Code.REGISTRY_UNUSABLE,
 )
@@ -167,6 +175,29 @@ class Registry:
     def wanted(self) -> dict[str, DesiredState]:
         """Return what the operator wants of each run."""
         return {row["run"]: row["wanted"] for row in self._read("SELECT * FROM wanted")}
+
+    # -- ledgers ---------------------------------------------------------------------------------------
+
+    def witness(self, member: str, shown: LedgerWitness) -> None:
+        """Keep an entry that a member has shown of its ledger; FEDFT-8211 where it contradicts another."""
+        row = (member, shown.sequence, shown.digest)
+        with self._write() as database:
+            database.execute("INSERT OR IGNORE INTO witnesses VALUES (?, ?, ?)", row)
+            query = "SELECT digest FROM witnesses WHERE member = ? AND sequence = ?"
+            (known,) = database.execute(query, row[:2]).fetchone()
+        if known != shown.digest:
+            raise FedftError(
+                Code.LEDGER_FORKED,
+                f"{member} has shown another entry {shown.sequence} of its ledger before: an old copy was "
+                "put back, or two are in use",
+                hint="let the site put its newest copy back; fedft admin incidents",
+            )
+
+    def last_witness(self, member: str) -> LedgerWitness | None:
+        """Return the entry of the highest number that a member has shown; None when it has shown none."""
+        query = "SELECT sequence, digest FROM witnesses WHERE member = ? ORDER BY sequence DESC LIMIT 1"
+        rows = self._read(query, member)
+        return LedgerWitness(**rows[0]) if rows else None
 
     # -- incidents -------------------------------------------------------------------------------------
 

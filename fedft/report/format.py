@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from fedft.statements import PrivacyStatement
+
 _PERCENT = ("exact_match", "accuracy")
 MEMORY_PARTS = {
     "weights": "frozen weights",
@@ -70,6 +72,12 @@ def is_share(metric: str) -> bool:
 def clean(text: str) -> str:
     """Make text that another machine has sent safe to print: no control characters, no line breaks."""
     return "".join(char if char.isprintable() else " " if char.isspace() else "�" for char in text)
+
+
+def ledger_entry(statement: PrivacyStatement | None) -> str:
+    """Number and beginning of the digest of the ledger's entry that a release was charged with."""
+    witness = statement and statement.ledger
+    return f"{witness.sequence} {witness.digest[:8]}" if witness else "–"
 
 
 def moment(time: str) -> str:

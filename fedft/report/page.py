@@ -164,6 +164,7 @@ def _environment() -> Environment:
         "size": format.size,
         "duration": format.duration,
         "clean": format.clean,
+        "ledger_entry": format.ledger_entry,
         "moment": format.moment,
         "metric_name": format.metric_name,
     }

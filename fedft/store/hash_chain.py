@@ -122,6 +122,12 @@ class HashChain:
         self._check_head_file()
         return new
 
+    def holds(self, sequence: int, digest: str) -> bool:
+        """Whether there is an entry of this number with this digest."""
+        with self._connection() as database:
+            query = "SELECT 1 FROM entries WHERE sequence = ? AND digest = ?"
+            return database.execute(query, (sequence, bytes.fromhex(digest))).fetchone() is not None
+
     def append(self, decide: Callable[[list[Entry]], Body | None]) -> Entry | None:
         """Append what `decide` returns, durable before this returns; nothing else can append in between.
 

@@ -14,12 +14,13 @@ from typing import Any
 import fedft
 from fedft import clock
 from fedft.errors import Code, FedftError, Kind
+from fedft.statements import LedgerWitness
 from fedft.transport.retry import Backoff, attempts
 from fedft.transport.rpc_errors import raised
 from fedft.transport.service import LINK_VERSION
 from fedft.transport.tls import TlsFiles, open_channel
 from fedft.transport.transfer import PartialFile, pieces, receive
-from fedft.wire.decode import MAX_SECONDS
+from fedft.wire.decode import MAX_SECONDS, witness_of
 from fedft.wire.v1 import link_pb2 as pb
 from fedft.wire.v1.link_pb2_grpc import LinkStub
 
@@ -47,13 +48,18 @@ class Work:
 
 @dataclass(frozen=True)
 class Connected:
-    """What the server says when a connection begins; ``clock_skew`` is its clock minus ours, in seconds."""
+    """What the server says when a connection begins.
+
+    ``clock_skew`` is its clock minus ours, in seconds; ``witness`` the last entry of this site's ledger that
+    it has seen.
+    """
 
     client_name: str
     heartbeat: float
     silence: float
     clock_skew: float
     max_upload: int
+    witness: LedgerWitness | None = None
 
 
 class LinkClient:
@@ -160,6 +166,7 @@ class LinkClient:
                     accepted.silence_seconds,
                     skew,
                     accepted.max_upload_bytes,
+                    witness_of(accepted.ledger_sequence, accepted.ledger_digest),
                 )
             )
         elif kind == "work":

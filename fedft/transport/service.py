@@ -18,6 +18,7 @@ from fedft.transport.rpc_errors import reporting
 from fedft.transport.tls import peer_fingerprint
 from fedft.transport.transfer import PartialFile, pieces
 from fedft.transport.upload_store import UploadStore
+from fedft.wire import Reply, Update
 from fedft.wire.v1 import link_pb2 as pb
 from fedft.wire.v1.link_pb2_grpc import LinkServicer
 
@@ -105,7 +106,8 @@ class LinkService(LinkServicer):  # type: ignore[misc]
         file, message = self._file(member, header)
         try:
             self._receive(file, header, parts)
-            reply = self._inbox.read(file, member)
+            data, reply = self._inbox.read(file, member)
+            self._keep_witness(member, message, reply)
         except FedftError as error:
             self._members.incident(member.name, error.code, error.message)
             raise
@@ -113,9 +115,20 @@ class LinkService(LinkServicer):  # type: ignore[misc]
             raise FedftError(Code.INSTRUCTION_CLOSED, "the message was closed while its reply came") from None
         except OSError as error:
             raise self._disk(member, error) from error
-        self._board.answer(message, reply)
+        self._board.answer(message, data)
         self._inbox.taken(message.node, message.message_id)
         return pb.UploadReceipt(digest=header.digest)
+
+    def _keep_witness(self, member: Member, message: Outgoing, reply: Reply) -> None:
+        """Keep what an update shows of its site's ledger; a site that contradicts itself is put out."""
+        if not (isinstance(reply, Update) and reply.privacy and reply.privacy.ledger):
+            return
+        try:
+            self._members.witness(member.name, reply.privacy.ledger)
+        except FedftError as error:
+            self._inbox.forget(message.node, message.message_id)
+            self._board.expel(message.node, error)
+            raise
 
     def _first(self, iterator: Iterator[Any], default: Any, context: Any) -> Any:
         """Return the first message of a call; one that says nothing is cancelled."""
@@ -161,12 +174,15 @@ class LinkService(LinkServicer):  # type: ignore[misc]
         return connection
 
     def _accepted(self, member: Member) -> Any:
+        seen = self._members.last_witness(member.name)
         accepted = pb.SessionAccepted(
             client_name=member.name,
             heartbeat_seconds=self._board.silence / 3,
             silence_seconds=self._board.silence,
             server_time=clock.timestamp(),
             max_upload_bytes=self._inbox.max_bytes,
+            ledger_sequence=seen.sequence if seen else 0,
+            ledger_digest=bytes.fromhex(seen.digest) if seen else b"",
         )
         return pb.ServerSignal(accepted=accepted)
 

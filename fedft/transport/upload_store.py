@@ -10,7 +10,7 @@ from pathlib import Path
 from fedft.errors import Code, FedftError
 from fedft.identity.members import Member
 from fedft.transport.transfer import PartialFile
-from fedft.wire import NeedSetup, Refusal, decode_reply, open_envelope
+from fedft.wire import NeedSetup, Refusal, Reply, decode_reply, open_envelope
 
 
 class UploadStore:
@@ -66,8 +66,8 @@ class UploadStore:
         for node, message_id in self._files.keys() - set(open_messages):
             self.forget(node, message_id)
 
-    def read(self, file: PartialFile, member: Member) -> bytes:
-        """Return a whole reply after its checks; one that fails is deleted.
+    def read(self, file: PartialFile, member: Member) -> tuple[bytes, Reply]:
+        """Return a whole reply and what it says, after its checks; one that fails is deleted.
 
         Raises:
             FedftError: FEDFT-4001 to 4009 on its form and signature, FEDFT-7039 when it names another client.
@@ -75,23 +75,23 @@ class UploadStore:
         """
         data = file.path.read_bytes()
         try:
-            check_reply(data, member, self.max_bytes)
+            return data, check_reply(data, member, self.max_bytes)
         except FedftError:
             file.delete()
             raise
-        return data
 
 
-def check_reply(data: bytes, member: Member, max_bytes: int) -> None:
-    """Check that a reply is signed with the member's key and names the member."""
+def check_reply(data: bytes, member: Member, max_bytes: int) -> Reply:
+    """Return a reply that is signed with the member's key and names the member."""
     if member.signing_key is None:
         raise FedftError(Code.CLIENT_NAME_MISMATCH, f"{member.name} has no signing key, so it cannot reply")
     reply = decode_reply(open_envelope(data, max_bytes=max_bytes, trusted_key=member.signing_key))
     if isinstance(reply, NeedSetup) or (isinstance(reply, Refusal) and not reply.client_id):
-        return
+        return reply
     if reply.client_id != member.name:
         raise FedftError(
             Code.CLIENT_NAME_MISMATCH,
             f"a reply in the name of {reply.client_id[:80]!r} came from {member.name}",
             hint="set `name` in site.toml to the name that the operator enrolled",
         )
+    return reply

@@ -18,7 +18,7 @@ from fedft.codecs.spec import (
     TernaryParams,
 )
 from fedft.errors import Code, FedftError
-from fedft.statements import PrivacyStatement
+from fedft.statements import LedgerWitness, PrivacyStatement
 from fedft.wire.bounds import check_fields
 from fedft.wire.enums import DENSE_TYPES, KINDS, MECHANISMS, RULES, UNITS
 from fedft.wire.messages import (
@@ -207,7 +207,14 @@ def _privacy(message: pb.PrivacyStatement) -> PrivacyStatement:
         epsilon=message.epsilon,
         delta=message.delta,
         accountant=_text(message.accountant, "accountant", MAX_NAME),
+        ledger=witness_of(message.ledger_sequence, message.ledger_digest),
     )
+
+
+def witness_of(sequence: int, digest: bytes) -> LedgerWitness | None:
+    """Return what is told of a ledger, None for nothing; FEDFT-4007 where it is out of bounds."""
+    told = _digest(digest, "ledger_digest")
+    return LedgerWitness(_count(sequence, "ledger_sequence"), told) if told else None
 
 
 def _parse(payload: bytes, message: Message) -> None:

@@ -138,6 +138,8 @@ def _privacy(statement: PrivacyStatement) -> pb.PrivacyStatement:
         epsilon=statement.epsilon,
         delta=statement.delta,
         accountant=statement.accountant,
+        ledger_sequence=statement.ledger.sequence if statement.ledger else 0,
+        ledger_digest=_digest(statement.ledger.digest) if statement.ledger else b"",
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fedft.errors import FedftError
 from fedft.identity.registry import MemberRecord, Registry
+from fedft.statements import LedgerWitness
 
 ONE = MemberRecord("f1", "hospital", "client", "", "2026-01-01T00:00:00+00:00", "2027-01-01T00:00:00+00:00")
 ANOTHER_NAME, ANOTHER_KEY = replace(ONE, name="clinic"), replace(ONE, fingerprint="f2")
@@ -20,6 +21,19 @@ def registry(tmp_path: Path) -> Registry:
     found = Registry(tmp_path / "server.sqlite")
     found.enroll(ONE)
     return found
+
+
+def test_two_entries_of_one_number_are_two_ledgers(registry: Registry) -> None:
+    first, third = LedgerWitness(1, "aa" * 32), LedgerWitness(3, "cc" * 32)
+    assert registry.last_witness("hospital") is None
+    registry.witness("hospital", third)
+    registry.witness("hospital", first)  # a round that is answered again from the journal
+    registry.witness("hospital", third)
+    assert registry.last_witness("hospital") == third
+    registry.witness("clinic", LedgerWitness(3, "dd" * 32))
+    with pytest.raises(FedftError, match=r"FEDFT-8211 .*hospital has shown another entry 3"):
+        registry.witness("hospital", LedgerWitness(3, "ee" * 32))
+    assert registry.last_witness("hospital") == third
 
 
 def test_a_key_keeps_its_name(registry: Registry) -> None:

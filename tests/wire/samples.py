@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fedft.codecs.spec import (
     BlockIntParams,
     CodecSpec,
@@ -10,7 +12,7 @@ from fedft.codecs.spec import (
     Shard,
     TernaryParams,
 )
-from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
+from fedft.statements import LedgerWitness, PrivacyMechanism, PrivacyStatement, PrivacyUnit
 from fedft.wire import (
     Acknowledgement,
     Evaluation,
@@ -47,6 +49,7 @@ UPDATE = Update(ROUND, MODEL, "client-a", 5, 800, SHARDS, {"loss": 0.25, "accura
 REFUSAL = Refusal(ROUND, "FEDFT-8001", "the budget of this site is spent")
 REPLIES: dict[str, Reply] = {
     "update": UPDATE,
+    "update_charged": replace(UPDATE, privacy=replace(PRIVACY, ledger=LedgerWitness(17, "ab" * 32))),
     "update_minimal": Update(ROUND, MODEL, "client-a", 0, 0, ()),
     "evaluation": Evaluation(ROUND, MODEL, "client-a", 800, {"loss": 0.25}),
     "hello": Hello("client-a", "aa" * 32, 800, 1, {1: 1, 2: 1}, ("masked-sum",)),

@@ -18,6 +18,7 @@ from fedft.client.site.config import SiteConfig, load_site
 from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.errors import Code, FedftError, Kind
 from fedft.identity import keys
+from fedft.privacy.site.ledger import Ledger
 from fedft.transport.client import Connected, LinkClient, Work
 
 _log = logging.getLogger("fedft.client")
@@ -72,7 +73,8 @@ class Daemon:
 
         Raises:
             FedftError: FEDFT-7034 another daemon has the key; what denies this one: FEDFT-7033 a revoked key,
-                FEDFT-6207 another role, FEDFT-7035 another version, FEDFT-7039 another name.
+                FEDFT-6207 another role, FEDFT-7035 another version, FEDFT-7039 another name, FEDFT-8211 a
+                ledger that lacks what the server has seen of it.
 
         """
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,6 +121,8 @@ class Daemon:
                 f"this key is enrolled as {terms.client_name}, site.toml says {self.site.name}",
                 hint="set `name` in site.toml to the enrolled name",
             )
+        if terms.witness is not None and self.site.ledger is not None:
+            Ledger(self.site.ledger).require_entry(terms.witness)
         self._twin_since = 0.0
         _log.info("connected to %s as %s", self._link.address, terms.client_name)
         now = clock.timestamp()

@@ -27,6 +27,7 @@ from fedft.privacy.site.policy import (
     load_policy,
 )
 from fedft.registries import METHODS
+from fedft.statements import LedgerWitness
 from fedft.training.model_runtime import ModelRuntime
 from fedft.wire import Instruction, InstructionKind
 
@@ -155,8 +156,8 @@ class PolicyEnforcer:
         instruction: Instruction,
         event: PrivacyEvent,
         release: str,
-    ) -> float:
-        """Write a release's cost down and return the run's ε so far at the run's δ.
+    ) -> tuple[float, LedgerWitness | None]:
+        """Write a release's cost down; return the run's ε so far at the run's δ, and the ledger's entry.
 
         What was charged stays charged, whatever becomes of the round. At a site no record is read.
 
@@ -170,9 +171,9 @@ class PolicyEnforcer:
             open_or_enrol(self.ledger, self.dataset, *runtime.data.records.fingerprint(client))
         ledger, run = self._ledger(), instruction.round.run_id
         budget, number = self.policy.budget(self.dataset), instruction.round.round
-        ledger.charge(self.dataset, event, budget, run=run, round_number=number, release=release)
+        receipt = ledger.charge(self.dataset, event, budget, run=run, round_number=number, release=release)
         spent = ledger.events_of_run(self.dataset, run)
-        return pld_epsilon(spent, runtime.config.privacy.delta, interval=COARSE)
+        return pld_epsilon(spent, runtime.config.privacy.delta, interval=COARSE), receipt.witness
 
     def _ledger(self) -> Ledger:
         if self.ledger is None:

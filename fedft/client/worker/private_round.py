@@ -16,7 +16,7 @@ from fedft.codecs import Manifest
 from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import ACCOUNTANT
 from fedft.privacy.site.disclosure import withheld
-from fedft.statements import PrivacyMechanism, PrivacyStatement, PrivacyUnit
+from fedft.statements import LedgerWitness, PrivacyMechanism, PrivacyStatement, PrivacyUnit
 from fedft.tensors import Arrays
 from fedft.training.model_runtime import ModelRuntime
 from fedft.training.private_client import sketch_of, train_client
@@ -33,6 +33,7 @@ class ChargedSamples:
 
     Attributes:
         epsilon: the run's spending with this round; 0 before it is charged.
+        witness: the ledger's entry, if others may know it.
 
     """
 
@@ -48,12 +49,13 @@ class ChargedSamples:
         self._runtime, self._instruction, self._client = runtime, instruction, client
         self._enforcer, self._rounds, self._release = enforcer, rounds, release
         self.epsilon = 0.0
+        self.witness: LedgerWitness | None = None
         self._paid = False
 
     def __call__(self) -> Sequence[Any]:
         """Charge the round, then read the records."""
         event = self._rounds.event()
-        self.epsilon = self._enforcer.charge(
+        self.epsilon, self.witness = self._enforcer.charge(
             self._runtime, self._client, self._instruction, event, self._release
         )
         self._paid = True
@@ -89,7 +91,7 @@ def train_charged(
     samples = ChargedSamples(runtime, instruction, client, enforcer, rounds, release)
     with samples.released():
         train_client(runtime, client, samples, rounds, round_number=number)
-    return _statement(runtime, rounds, round_bound(config, number), samples.epsilon)
+    return _statement(runtime, rounds, round_bound(config, number), samples)
 
 
 def sketch_charged(
@@ -111,7 +113,7 @@ def sketch_charged(
     samples = ChargedSamples(runtime, instruction, client, enforcer, rounds, "sketch")
     with samples.released():
         arrays, manifest = sketch_of(runtime, samples, rounds)
-    statement = _statement(runtime, rounds, runtime.config.privacy.sketch_max_norm, samples.epsilon)
+    statement = _statement(runtime, rounds, runtime.config.privacy.sketch_max_norm, samples)
     return arrays, manifest, statement
 
 
@@ -137,7 +139,7 @@ def greet_privately(runtime: ModelRuntime, identity: ClientIdentity, enforcer: P
 
 
 def _statement(
-    runtime: ModelRuntime, rounds: PrivateRounds, bound: float, epsilon: float
+    runtime: ModelRuntime, rounds: PrivateRounds, bound: float, charged: ChargedSamples
 ) -> PrivacyStatement:
     return PrivacyStatement(
         mechanism=PrivacyMechanism.DP_SGD,
@@ -146,9 +148,10 @@ def _statement(
         max_norm=bound,
         sample_rate=rounds.event().sample_rate,
         steps=rounds.steps,
-        epsilon=epsilon,
+        epsilon=charged.epsilon,
         delta=runtime.config.privacy.delta,
         accountant=ACCOUNTANT,
+        ledger=charged.witness,
     )
 
 

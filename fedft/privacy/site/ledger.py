@@ -21,6 +21,7 @@ from fedft import clock
 from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import claim
 from fedft.privacy.accounting.events import Budget, Claim, PrivacyEvent, check_delta, merge
+from fedft.statements import LedgerWitness
 from fedft.store.hash_chain import GENESIS, Body, Entry, HashChain, canonical, link
 
 FORMAT = 2
@@ -34,15 +35,20 @@ class Receipt:
     """Proof that a charge is on disk; a release needs one.
 
     Attributes:
-        sequence: number of the ledger's entry.
-        digest: hash of the ledger up to and including it, hex.
+        entry: the ledger's entry.
         claim: what the data set has spent in all, with this charge.
+        hidden: whether a random number in the ledger keeps the entry's digest from telling of records.
 
     """
 
-    sequence: int
-    digest: str
+    entry: LedgerWitness
     claim: Claim
+    hidden: bool
+
+    @property
+    def witness(self) -> LedgerWitness | None:
+        """The entry, if others may know it."""
+        return self.entry if self.hidden else None
 
 
 @dataclass
@@ -72,6 +78,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._chain = HashChain(path)
         self._datasets: dict[str, _DatasetState] = {}
+        self._hidden = False
         self.refresh()
 
     @classmethod
@@ -167,7 +174,25 @@ class Ledger:
             return _body("charge", **facts, event=event.as_dict())
 
         self._append(decide)
-        return Receipt(*self._chain.head, spent)
+        return Receipt(LedgerWitness(*self._chain.head), spent, self._hidden)
+
+    def require_entry(self, seen: LedgerWitness) -> None:
+        """Refuse to go on without an entry that others have seen of this ledger.
+
+        A ledger that was put back with its head file to an older state tells nothing of it by itself.
+
+        Raises:
+            FedftError: FEDFT-8211.
+
+        """
+        self.refresh()
+        if not self._chain.holds(seen.sequence, seen.digest):
+            raise FedftError(
+                Code.LEDGER_FORKED,
+                f"the server has seen entry {seen.sequence} of this site's ledger, which {self._chain.path} "
+                "lacks: it was put back to an older state",
+                hint="put the newest copy back; without it nobody can say what was spent",
+            )
 
     def require(self, dataset: str, fingerprint: str) -> None:
         """Raise FEDFT-8206 unless these are the records that the name is bound to; FEDFT-8205."""
@@ -273,6 +298,7 @@ class Ledger:
     def _absorb(self, entries: list[Entry]) -> None:
         for entry in entries:
             body = entry.body
+            self._hidden |= "nonce" in body
             if body["kind"] == "dataset" and body["dataset"] not in self._datasets:
                 self._datasets[body["dataset"]] = _DatasetState(body["fingerprint"], body["examples"])
             elif body["kind"] == "rebind":

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x66\x65\x64\x66t/v1/link.proto\x12\x08\x66\x65\x64\x66t.v1\"i\n\x0c\x43lientSignal\x12\'\n\x05start\x18\x01 \x01(\x0b\x32\x16.fedft.v1.SessionStartH\x00\x12(\n\theartbeat\x18\x02 \x01(\x0b\x32\x13.fedft.v1.HeartbeatH\x00\x42\x06\n\x04kind\"P\n\x0cSessionStart\x12\x14\n\x0clink_version\x18\x01 \x01(\r\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\x0c\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xbb\x01\n\x0cServerSignal\x12-\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x19.fedft.v1.SessionAcceptedH\x00\x12(\n\theartbeat\x18\x02 \x01(\x0b\x32\x13.fedft.v1.HeartbeatH\x00\x12\x1e\n\x04work\x18\x03 \x01(\x0b\x32\x0e.fedft.v1.WorkH\x00\x12*\n\nwithdrawal\x18\x04 \x01(\x0b\x32\x14.fedft.v1.WithdrawalH\x00\x42\x06\n\x04kind\"\x89\x01\n\x0fSessionAccepted\x12\x13\n\x0b\x63lient_name\x18\x01 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x02 \x01(\x01\x12\x17\n\x0fsilence_seconds\x18\x03 \x01(\x01\x12\x13\n\x0bserver_time\x18\x04 \x01(\x01\x12\x18\n\x10max_upload_bytes\x18\x05 \x01(\x04\"x\n\x04Work\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x14\n\x0cmessage_type\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x0c\n\x04size\x18\x06 \x01(\x04\" \n\nWithdrawal\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"P\n\x0cUploadHeader\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\" \n\x0eUploadPosition\x12\x0e\n\x06offset\x18\x01 \x01(\x04\"`\n\nUploadPart\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.fedft.v1.UploadHeaderH\x00\x12 \n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.fedft.v1.ChunkH\x00\x42\x06\n\x04kind\"\x1f\n\rUploadReceipt\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x32\xf5\x01\n\x04Link\x12=\n\x07\x43onnect\x12\x16.fedft.v1.ClientSignal\x1a\x16.fedft.v1.ServerSignal(\x01\x30\x01\x12\x38\n\x08\x44ownload\x12\x19.fedft.v1.DownloadRequest\x1a\x0f.fedft.v1.Chunk0\x01\x12\x39\n\x05Offer\x12\x16.fedft.v1.UploadHeader\x1a\x18.fedft.v1.UploadPosition\x12\x39\n\x06Upload\x12\x14.fedft.v1.UploadPart\x1a\x17.fedft.v1.UploadReceipt(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13\x66\x65\x64\x66t/v1/link.proto\x12\x08\x66\x65\x64\x66t.v1\"i\n\x0c\x43lientSignal\x12\'\n\x05start\x18\x01 \x01(\x0b\x32\x16.fedft.v1.SessionStartH\x00\x12(\n\theartbeat\x18\x02 \x01(\x0b\x32\x13.fedft.v1.HeartbeatH\x00\x42\x06\n\x04kind\"P\n\x0cSessionStart\x12\x14\n\x0clink_version\x18\x01 \x01(\r\x12\x18\n\x10software_version\x18\x02 \x01(\t\x12\x10\n\x08instance\x18\x03 \x01(\x0c\"\x1d\n\tHeartbeat\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\xbb\x01\n\x0cServerSignal\x12-\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x19.fedft.v1.SessionAcceptedH\x00\x12(\n\theartbeat\x18\x02 \x01(\x0b\x32\x13.fedft.v1.HeartbeatH\x00\x12\x1e\n\x04work\x18\x03 \x01(\x0b\x32\x0e.fedft.v1.WorkH\x00\x12*\n\nwithdrawal\x18\x04 \x01(\x0b\x32\x14.fedft.v1.WithdrawalH\x00\x42\x06\n\x04kind\"\xb9\x01\n\x0fSessionAccepted\x12\x13\n\x0b\x63lient_name\x18\x01 \x01(\t\x12\x19\n\x11heartbeat_seconds\x18\x02 \x01(\x01\x12\x17\n\x0fsilence_seconds\x18\x03 \x01(\x01\x12\x13\n\x0bserver_time\x18\x04 \x01(\x01\x12\x18\n\x10max_upload_bytes\x18\x05 \x01(\x04\x12\x17\n\x0fledger_sequence\x18\x06 \x01(\x04\x12\x15\n\rledger_digest\x18\x07 \x01(\x0c\"x\n\x04Work\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x14\n\x0cmessage_type\x18\x02 \x01(\t\x12\r\n\x05group\x18\x03 \x01(\t\x12\x19\n\x11remaining_seconds\x18\x04 \x01(\x01\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c\x12\x0c\n\x04size\x18\x06 \x01(\x04\" \n\nWithdrawal\x12\x12\n\nmessage_id\x18\x01 \x01(\t\"1\n\x0f\x44ownloadRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"\x15\n\x05\x43hunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"P\n\x0cUploadHeader\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06offset\x18\x04 \x01(\x04\" \n\x0eUploadPosition\x12\x0e\n\x06offset\x18\x01 \x01(\x04\"`\n\nUploadPart\x12(\n\x06header\x18\x01 \x01(\x0b\x32\x16.fedft.v1.UploadHeaderH\x00\x12 \n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.fedft.v1.ChunkH\x00\x42\x06\n\x04kind\"\x1f\n\rUploadReceipt\x12\x0e\n\x06\x64igest\x18\x01 \x01(\x0c\x32\xf5\x01\n\x04Link\x12=\n\x07\x43onnect\x12\x16.fedft.v1.ClientSignal\x1a\x16.fedft.v1.ServerSignal(\x01\x30\x01\x12\x38\n\x08\x44ownload\x12\x19.fedft.v1.DownloadRequest\x1a\x0f.fedft.v1.Chunk0\x01\x12\x39\n\x05Offer\x12\x16.fedft.v1.UploadHeader\x1a\x18.fedft.v1.UploadPosition\x12\x39\n\x06Upload\x12\x14.fedft.v1.UploadPart\x1a\x17.fedft.v1.UploadReceipt(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,23 +40,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVERSIGNAL']._serialized_start=254
   _globals['_SERVERSIGNAL']._serialized_end=441
   _globals['_SESSIONACCEPTED']._serialized_start=444
-  _globals['_SESSIONACCEPTED']._serialized_end=581
-  _globals['_WORK']._serialized_start=583
-  _globals['_WORK']._serialized_end=703
-  _globals['_WITHDRAWAL']._serialized_start=705
-  _globals['_WITHDRAWAL']._serialized_end=737
-  _globals['_DOWNLOADREQUEST']._serialized_start=739
-  _globals['_DOWNLOADREQUEST']._serialized_end=788
-  _globals['_CHUNK']._serialized_start=790
-  _globals['_CHUNK']._serialized_end=811
-  _globals['_UPLOADHEADER']._serialized_start=813
-  _globals['_UPLOADHEADER']._serialized_end=893
-  _globals['_UPLOADPOSITION']._serialized_start=895
-  _globals['_UPLOADPOSITION']._serialized_end=927
-  _globals['_UPLOADPART']._serialized_start=929
-  _globals['_UPLOADPART']._serialized_end=1025
-  _globals['_UPLOADRECEIPT']._serialized_start=1027
-  _globals['_UPLOADRECEIPT']._serialized_end=1058
-  _globals['_LINK']._serialized_start=1061
-  _globals['_LINK']._serialized_end=1306
+  _globals['_SESSIONACCEPTED']._serialized_end=629
+  _globals['_WORK']._serialized_start=631
+  _globals['_WORK']._serialized_end=751
+  _globals['_WITHDRAWAL']._serialized_start=753
+  _globals['_WITHDRAWAL']._serialized_end=785
+  _globals['_DOWNLOADREQUEST']._serialized_start=787
+  _globals['_DOWNLOADREQUEST']._serialized_end=836
+  _globals['_CHUNK']._serialized_start=838
+  _globals['_CHUNK']._serialized_end=859
+  _globals['_UPLOADHEADER']._serialized_start=861
+  _globals['_UPLOADHEADER']._serialized_end=941
+  _globals['_UPLOADPOSITION']._serialized_start=943
+  _globals['_UPLOADPOSITION']._serialized_end=975
+  _globals['_UPLOADPART']._serialized_start=977
+  _globals['_UPLOADPART']._serialized_end=1073
+  _globals['_UPLOADRECEIPT']._serialized_start=1075
+  _globals['_UPLOADRECEIPT']._serialized_end=1106
+  _globals['_LINK']._serialized_start=1109
+  _globals['_LINK']._serialized_end=1354
 # @@protoc_insertion_point(module_scope)

@@ -42,18 +42,22 @@ class ServerSignal(_message.Message):
     def __init__(self, accepted: _Optional[_Union[SessionAccepted, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., withdrawal: _Optional[_Union[Withdrawal, _Mapping]] = ...) -> None: ...
 
 class SessionAccepted(_message.Message):
-    __slots__ = ("client_name", "heartbeat_seconds", "silence_seconds", "server_time", "max_upload_bytes")
+    __slots__ = ("client_name", "heartbeat_seconds", "silence_seconds", "server_time", "max_upload_bytes", "ledger_sequence", "ledger_digest")
     CLIENT_NAME_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SILENCE_SECONDS_FIELD_NUMBER: _ClassVar[int]
     SERVER_TIME_FIELD_NUMBER: _ClassVar[int]
     MAX_UPLOAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     client_name: str
     heartbeat_seconds: float
     silence_seconds: float
     server_time: float
     max_upload_bytes: int
-    def __init__(self, client_name: _Optional[str] = ..., heartbeat_seconds: _Optional[float] = ..., silence_seconds: _Optional[float] = ..., server_time: _Optional[float] = ..., max_upload_bytes: _Optional[int] = ...) -> None: ...
+    ledger_sequence: int
+    ledger_digest: bytes
+    def __init__(self, client_name: _Optional[str] = ..., heartbeat_seconds: _Optional[float] = ..., silence_seconds: _Optional[float] = ..., server_time: _Optional[float] = ..., max_upload_bytes: _Optional[int] = ..., ledger_sequence: _Optional[int] = ..., ledger_digest: _Optional[bytes] = ...) -> None: ...
 
 class Work(_message.Message):
     __slots__ = ("message_id", "message_type", "group", "remaining_seconds", "digest", "size")

@@ -70,7 +70,7 @@ class ModelRef(_message.Message):
     def __init__(self, base_digest: _Optional[bytes] = ..., frame_digest: _Optional[bytes] = ..., manifest_digest: _Optional[bytes] = ..., global_state_digest: _Optional[bytes] = ...) -> None: ...
 
 class PrivacyStatement(_message.Message):
-    __slots__ = ("mechanism", "unit", "noise_multiplier", "max_norm", "sample_rate", "steps", "epsilon", "delta", "accountant")
+    __slots__ = ("mechanism", "unit", "noise_multiplier", "max_norm", "sample_rate", "steps", "epsilon", "delta", "accountant", "ledger_sequence", "ledger_digest")
     MECHANISM_FIELD_NUMBER: _ClassVar[int]
     UNIT_FIELD_NUMBER: _ClassVar[int]
     NOISE_MULTIPLIER_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,8 @@ class PrivacyStatement(_message.Message):
     EPSILON_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     ACCOUNTANT_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     mechanism: PrivacyMechanism
     unit: PrivacyUnit
     noise_multiplier: float
@@ -89,7 +91,9 @@ class PrivacyStatement(_message.Message):
     epsilon: float
     delta: float
     accountant: str
-    def __init__(self, mechanism: _Optional[_Union[PrivacyMechanism, str]] = ..., unit: _Optional[_Union[PrivacyUnit, str]] = ..., noise_multiplier: _Optional[float] = ..., max_norm: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., accountant: _Optional[str] = ...) -> None: ...
+    ledger_sequence: int
+    ledger_digest: bytes
+    def __init__(self, mechanism: _Optional[_Union[PrivacyMechanism, str]] = ..., unit: _Optional[_Union[PrivacyUnit, str]] = ..., noise_multiplier: _Optional[float] = ..., max_norm: _Optional[float] = ..., sample_rate: _Optional[float] = ..., steps: _Optional[int] = ..., epsilon: _Optional[float] = ..., delta: _Optional[float] = ..., accountant: _Optional[str] = ..., ledger_sequence: _Optional[int] = ..., ledger_digest: _Optional[bytes] = ...) -> None: ...
 
 class Update(_message.Message):
     __slots__ = ("round", "model", "client_id", "update_seq", "num_examples", "shards", "metrics", "privacy", "required_features", "masked")

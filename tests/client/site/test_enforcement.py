@@ -28,6 +28,7 @@ from fedft.errors import Code, FedftError
 from fedft.privacy.accounting.accountants import COARSE, pld_epsilon
 from fedft.privacy.site.disclosure import PUBLIC, check_outgoing
 from fedft.privacy.site.ledger import Ledger
+from fedft.statements import LedgerWitness
 from fedft.training.client_records import ClientRecords
 from fedft.training.model_runtime import ModelRuntime
 from fedft.wire import (
@@ -201,6 +202,8 @@ def test_an_update_says_what_was_charged_and_nothing_else(hub: Hub, tmp_path: Pa
     events = ledger_of(tmp_path).events_of_run("train", "run-1")
     assert statement.epsilon == pld_epsilon(events, 1e-3, interval=COARSE)
     assert (statement.steps, statement.sample_rate) == (2, 4 / 30)
+    last = ledger_of(tmp_path).entries()[-1]
+    assert statement.ledger == LedgerWitness(last.sequence, last.digest)
     assert events[0].noise_multiplier == statement.noise_multiplier
 
 

@@ -38,6 +38,8 @@ from fedft.models.digest import tokenizer_digest
 from fedft.privacy.accounting import accountants
 from fedft.privacy.mechanisms.gaussian import GaussianMechanism
 from fedft.privacy.site import ledger
+from fedft.privacy.site.ledger import Receipt
+from fedft.statements import LedgerWitness
 from fedft.training import model_runtime
 from fedft.wire import (
     Instruction,
@@ -244,6 +246,8 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(model_runtime, "load_base", _from_memory)
     for room in ("fedft.privacy.mechanisms.dp_sgd", "fedft.training.sketch"):
         monkeypatch.setattr(f"{room}.GaussianMechanism", _Forgetful)
+    told = LedgerWitness(1, "00" * 32)  # the digest of a ledger with a random number of its own
+    monkeypatch.setattr(Receipt, "witness", told)
     claim, epsilon = functools.cache(accountants.claim), functools.cache(accountants.pld_epsilon)
     monkeypatch.setattr(ledger, "claim", lambda events, delta, **k: claim(tuple(events), delta, **k))
     monkeypatch.setattr(

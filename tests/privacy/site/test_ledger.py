@@ -15,6 +15,7 @@ from fedft.errors import FedftError
 from fedft.privacy.accounting.accountants import pld_epsilon
 from fedft.privacy.accounting.events import Budget, PrivacyEvent
 from fedft.privacy.site.ledger import Ledger, fingerprint, verify_export
+from fedft.statements import LedgerWitness
 from fedft.store import hash_chain as chain_module
 
 DATA = fingerprint([b"one", b"two"])
@@ -37,7 +38,7 @@ def _charge(
     run: str = "r1",
     release: str = "train",
 ) -> int:
-    return ledger.charge("notes", event, budget, run=run, round_number=3, release=release).sequence
+    return ledger.charge("notes", event, budget, run=run, round_number=3, release=release).entry.sequence
 
 
 def _refused(action: Callable[[], object]) -> str:
@@ -61,10 +62,24 @@ def test_a_receipt_names_the_entry_and_the_spending(path: Path) -> None:
     receipt = Ledger(path).charge("notes", EVENT, WIDE, run="r1", round_number=3)
 
     last = Ledger(path).entries()[-1]
-    assert (receipt.sequence, receipt.digest) == (last.sequence, last.digest)
+    assert receipt.witness == receipt.entry == LedgerWitness(last.sequence, last.digest)
     assert last.body["event"] == EVENT.as_dict()
     assert (last.body["run"], last.body["round"], last.body["dataset"]) == ("r1", 3, "notes")
     assert receipt.claim.epsilon == pytest.approx(pld_epsilon([EVENT], 1e-5), rel=0.01)
+
+
+def test_a_ledger_that_was_put_back_with_its_head_lacks_what_others_have_seen(path: Path) -> None:
+    files = (path, path.with_name(path.name + ".head"))
+    _charge(Ledger(path))
+    old = [file.read_bytes() for file in files]
+    seen = Ledger(path).charge("notes", EVENT, WIDE, run="r1", round_number=4).witness
+    assert seen is not None
+    Ledger(path).require_entry(seen)
+    for file, content in zip(files, old, strict=True):
+        file.write_bytes(content)
+
+    _charge(Ledger(path))  # by itself it cannot know, and charges another fourth entry
+    assert _refused(lambda: Ledger(path).require_entry(seen)) == "FEDFT-8211"
 
 
 def test_data_sets_are_accounted_for_separately(path: Path) -> None:
