@@ -166,7 +166,7 @@ def run(features: Features, arm: str, epsilon: float, seed: int) -> Row:
 
 
 def _plain(classes: int) -> dict[str, dict[str, Any]]:
-    head = HeadSection(rounds=10, steps=4, learning_rate=2.0 * classes, center_share=0.0)
+    head = HeadSection(rounds=10, steps=4, learning_rate=2.0 * classes, momentum=0.0, center_share=0.0)
     return {"head": head.model_dump(), "rounds": {"total": 10}}
 
 

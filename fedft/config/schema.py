@@ -208,6 +208,9 @@ class HeadSection(Section):
     learning_rate: float = Field(
         0.0, ge=0, le=1e6, description="of plain gradient descent; 0: the number of classes"
     )
+    momentum: float = Field(
+        0.9, ge=0, lt=1, description="share of the last step that goes on; afresh in every round"
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="L2 bound of one example's gradient (privacy)")
     share: float = Field(
         0.5,

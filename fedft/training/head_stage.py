@@ -50,11 +50,13 @@ def train_head(head: PooledHead, pooled: Tensor, labels: Tensor, section: HeadSe
     """Take a round's steps of full-batch gradient descent; return the mean loss before the last."""
     features, wanted = _with_bias(head.features(pooled)), _one_hot(labels, head, pooled)
     weight = _joined(head)
-    loss = 0.0
+    velocity, loss = torch.zeros_like(weight), 0.0
     for _ in range(head_steps(section)):
         logits = features @ weight.T
         loss = float(F.cross_entropy(logits, wanted))
-        weight -= _rate(section, head) * (logits.softmax(1) - wanted).T @ features / len(features)
+        gradient = (logits.softmax(1) - wanted).T @ features / len(features)
+        velocity = section.momentum * velocity + gradient
+        weight -= _rate(section, head) * velocity
     _write(head, weight)
     return loss
 
@@ -67,7 +69,7 @@ def train_head_private(
     rounds: PrivateRounds,
     clipping: ClippingKind = FLAT,
 ) -> None:
-    """Take ``rounds.steps`` noised steps of full-batch gradient descent.
+    """Take ``rounds.steps`` noised steps of full-batch gradient descent, with momentum from rest.
 
     Guarantee: ``rounds.event()``, one Gaussian release a step, in the records, if it is charged before. A
     record's gradient is (softmax - one hot) ⊗ (features, 1), clipped over weight and bias together; the mean
@@ -82,10 +84,12 @@ def train_head_private(
         denominator=rounds.sampler.expected_batch,
         clipping=clipping,
     )
+    velocity = torch.zeros_like(weight)
     for _ in range(rounds.steps):
         if len(features):
             mechanism.add_outer((features @ weight.T).softmax(1) - wanted, features)
-        weight -= _rate(section, head) * mechanism.release().to(weight.device).view_as(weight)
+        velocity = section.momentum * velocity + mechanism.release().to(weight.device).view_as(weight)
+        weight -= _rate(section, head) * velocity
     _write(head, weight)
 
 

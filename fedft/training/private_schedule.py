@@ -128,8 +128,14 @@ def private_head_of(config: RunConfig, examples: int) -> dict[Stage, PrivateRoun
 
 def _proposed_steps(config: RunConfig, examples: int, sigma: float) -> int:
     clients, classes = config.data.partition.clients, len(config.task.labels)
-    whole = proposed_head_steps(sigma, examples=examples, clients=clients, classes=classes)
-    return max(1, round(whole / head_rounds(config)))
+    return proposed_head_steps(
+        sigma,
+        examples=examples,
+        clients=clients,
+        classes=classes,
+        rounds=head_rounds(config),
+        momentum=config.head.momentum,
+    )
 
 
 def private_sketch_of(config: RunConfig, examples: int) -> PrivateRounds | None:

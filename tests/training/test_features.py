@@ -213,3 +213,51 @@ def test_a_head_that_cannot_be_trained_alone_costs_a_private_client_nothing(
         with pytest.raises(FedftError, match="FEDFT-3033"):
             train_client(runtime, 0, charge, rounds, round_number=number)
     charge.assert_not_called()
+
+
+PHASES: dict[str, object] = {
+    "public.steps": 4,
+    "public.batch_size": 8,
+    "public.learning_rate": 0.02,
+    "head.rounds": 2,
+    "head.steps": 5,
+    "rounds.total": 4,
+    "rounds.weighting": "uniform",
+    "rounds.average": "tail",
+    "training.optimizer": "sgd",
+    "training.momentum": 0.5,
+    "training.batch_size": 4,
+    "privacy.mechanism": "example",
+    "privacy.epsilon": 4.0,
+    "privacy.delta": 1e-3,
+    "privacy.clipping": "auto-s",
+    "privacy.max_grad_norm": 0.3,
+    "privacy.head_max_norm": 0.4,
+}
+
+
+def test_public_start_head_and_adapters_are_phases_of_one_private_run(overrides: dict[str, object]) -> None:
+    config = load_config("demo", overrides | PHASES)
+    store = RunStore(config.store.path)
+    run = simulate(config, store=store)
+    start, head, end = (store.state(run.id, number) for number in (0, 2, 4))
+    adapters = {name for name in start if "head" not in name}
+    base = open_round(store, run, 0).base_state()
+    assert all((start[name] != base[name]).any() for name in adapters)
+    assert {name for name in start if (start[name] != head[name]).any()} == {
+        "head.classifier.weight",
+        "head.classifier.bias",
+    }
+    assert all((end[name] != head[name]).any() for name in adapters)
+    assert (end["head.center"] == start["head.center"]).all()
+    book = Ledger(store.folder / "clients" / "ledgers" / run.id / "client-000" / "ledger.sqlite")
+    assert sorted((e.sample_rate, e.steps) for e in book.events("train")) == [(4 / 15, 4), (1, 10)]
+    assert 3.9 < pld_epsilon(book.events("train"), 1e-3) <= 4.0
+    stated = [record.updates[0].privacy for record in store.rounds(run.id)[1:]]
+    assert [item.max_norm for item in stated if item] == pytest.approx([1.0, 1.0, 0.5, 0.5])
+    assert {item.scope for item in store.rounds(run.id)[0].evaluations} == {"central", "public"}
+
+
+def test_bounds_apart_need_a_head(overrides: dict[str, object]) -> None:
+    with pytest.raises(FedftError, match=r"privacy\.head_max_norm"):
+        load_config("demo", overrides | PHASES | {"adapter.train_head": False, "head.rounds": 0})

@@ -45,7 +45,7 @@ def test_descent_is_that_of_the_mean_cross_entropy() -> None:
     measure_center(expected, pooled)
     train_head(head, pooled, labels, section)
     trained = list(expected.classifier.parameters())
-    optimizer = torch.optim.SGD(trained, lr=float(CLASSES))
+    optimizer = torch.optim.SGD(trained, lr=float(CLASSES), momentum=section.momentum)
     for _ in range(section.steps):
         optimizer.zero_grad()
         F.cross_entropy(expected(pooled), labels).backward(inputs=trained)

@@ -124,8 +124,9 @@ class GaussianMechanism:
         norms = torch.linalg.vector_norm(left, dim=1) * torch.linalg.vector_norm(right, dim=1)
         weights = norm_weights(norms, self.max_norm, self.local_counts, self._clipping)
         usable = weights > 0
-        left, right = left[usable], right[usable]
-        self._add(((weights[usable, None] * left).T @ right).flatten().double())
+        if not usable.all():  # what is not finite would not become zero by a weight of zero
+            left, right, weights = left[usable], right[usable], weights[usable]
+        self._add(((weights[:, None] * left).T @ right).flatten().double())
 
     def _add(self, total: Tensor) -> None:
         self._sum = total if self._sum is None else self._sum + total
