@@ -19,6 +19,7 @@ from fedft.client.daemon.status import Status, read_status
 from fedft.client.site.config import load_site
 from fedft.client.site.join import join_site
 from fedft.client.site.ledger import init_ledger, open_ledger, site_fingerprint
+from fedft.client.site.peers import pin_peers, read_peers
 from fedft.client.site.pinning import pin, propose
 from fedft.config import RunConfig
 from fedft.config.load import to_json
@@ -163,8 +164,8 @@ class Deployment:
 
     # -- processes -------------------------------------------------------------------------------------
 
-    def _start(self, log: str, *arguments: str) -> Process:
-        process = Process([FEDFT, *arguments], self.folder / log)
+    def _start(self, log: str, *arguments: str, environment: dict[str, str] | None = None) -> Process:
+        process = Process([FEDFT, *arguments], self.folder / log, environment)
         self.processes.append(process)
         return process
 
@@ -172,9 +173,16 @@ class Deployment:
         self.server = self._start("server.log", "server", "run", str(self.settings.folder))
         return self.server
 
-    def start_site(self, name: str) -> Process:
-        self.daemons[name] = self._start(f"{name}.log", "client", "run", "-c", str(self.site(name)))
+    def start_site(self, name: str, environment: dict[str, str] | None = None) -> Process:
+        command = ("client", "run", "-c", str(self.site(name)))
+        self.daemons[name] = self._start(f"{name}.log", *command, environment=environment)
         return self.daemons[name]
+
+    def pin_peers(self) -> None:
+        """Let every site take every other's key, from its enrolment request, for the other's own."""
+        peers = read_peers(self.folder / name / "request.json" for name in self.names)
+        for name in self.names:
+            pin_peers(self.site(name), peers)
 
     def start_site_from(self, log: str, folder: Path) -> Process:
         """Start a daemon that is not one of the deployment's own."""

@@ -136,6 +136,31 @@ def _agree(config: Path, run: RunConfig, *, yes: bool) -> None:
     pin(config, agreement.pinned)
 
 
+@commands.command(epilog=examples("fedft client peers clinic-b/request.json -c clinic-a/site.toml"))
+def peers(
+    requests: Annotated[
+        list[Path], typer.Argument(help="The other sites' request.json.", dir_okay=False, exists=True)
+    ],
+    config: Site = DEFAULT_SITE,
+    yes: Yes = False,
+) -> None:
+    """Pin the keys of the sites whose updates this site's may be masked with.
+
+    Get the files, or at least the keys, from the other sites themselves: a server that
+    could name the members of a sum would surround this site with members of its own.
+    """
+    from fedft.client.site.peers import pin_peers, read_peers
+
+    found = read_peers(requests)
+    table = new_table("site", "signs with", left=("site", "signs with"))
+    for name, key in found.items():
+        table.add_row(cell(name), cell(key))
+    error_console().print(table)
+    if not yes:
+        typer.confirm("Are these the other sites' own keys?", abort=True, err=True)
+    pin_peers(config, found)
+
+
 @commands.command(epilog=examples("fedft client run --config hospital-a/site.toml"))
 def run(config: Site = DEFAULT_SITE) -> None:
     """Run the daemon until stopped: one supervisor and one worker that keeps the model in memory."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,12 @@ def restarted(message: Message, context: Context) -> Message:
     return honest_app(message, context)
 
 
-def killed(steps: Mapping[str, tuple[InstructionKind, Collection[int]]]) -> App:
-    """Clients whose process dies when it is asked for a step in some rounds, by name."""
+def killed(*steps: tuple[str, InstructionKind, int]) -> App:
+    """Clients whose process dies when it is asked for a step in a round: (client, step, round)."""
 
     def app(message: Message, context: Context) -> Message:
         instruction = instruction_of(message)
-        kind, rounds = steps.get(client_of(context), (None, ()))
-        if instruction.kind is kind and instruction.round.round in rounds:
+        if (client_of(context), instruction.kind, instruction.round.round) in steps:
             process_worker.cache_clear()
             raise RuntimeError("killed")
         return honest_app(message, context)

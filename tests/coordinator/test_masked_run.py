@@ -95,11 +95,11 @@ def test_one_client_killed_in_a_step_is_left_out_or_in_and_the_sum_is_exact(
 ) -> None:
     clients = 7  # the threshold is 5: one more may go where a cohort is to be signed
     config = masked_config(tmp_path, **{"data.partition.clients": clients, "rounds.retries": 1})
-    dying = {"client-001": (step, [2])}
+    dying = [("client-001", step, 2)]
     if step is InstructionKind.ATTEST:
-        dying["client-003"] = (InstructionKind.TRAIN, [2])
+        dying.append(("client-003", InstructionKind.TRAIN, 2))
     with plain_digits(monkeypatch) as plain:
-        store, run = run_inline(config, client_app=killed(dying))
+        store, run = run_inline(config, client_app=killed(*dying))
 
     assert_plain_sums(store, run, config, plain)
     counted = [set(survivors(record)) for record in store.rounds(run.id)[1:]]
@@ -113,9 +113,9 @@ def test_one_drop_out_too_many_loses_the_round_and_the_run_goes_on_with_the_next
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = masked_config(tmp_path, **{"rounds.retries": 1, "rounds.total": 4})
-    dying = {name: (InstructionKind.TRAIN, [2]) for name in ("client-001", "client-002")}
+    dying = [(name, InstructionKind.TRAIN, 2) for name in ("client-001", "client-002")]
     with plain_digits(monkeypatch) as plain:
-        store, run = run_inline(config, client_app=killed(dying))
+        store, run = run_inline(config, client_app=killed(*dying))
 
     assert_plain_sums(store, run, config, plain)
     lost = store.rounds(run.id)[2]
@@ -131,9 +131,9 @@ def test_rounds_that_keep_getting_lost_end_the_run_with_a_code(tmp_path: Path) -
     config = masked_config(tmp_path, **{"rounds.retries": 1, "rounds.total": 5})
     store = RunStore(config.store.path)
     run = store.create_run("tiny", to_json(config))
-    dying = {name: (InstructionKind.SHARE, range(1, 9)) for name in ("client-001", "client-002")}
+    dying = [(f"client-00{part}", InstructionKind.SHARE, number) for part in (1, 2) for number in (1, 2)]
     with pytest.raises(FedftError, match="FEDFT-8830"):
-        run_inline(config, client_app=killed(dying), store=store, run=run)
+        run_inline(config, client_app=killed(*dying), store=store, run=run)
     assert store.last_round(run.id) == 2
 
     assert run_inline(config, store=store, run=store.run(run.id))[1].status == "completed"
@@ -148,7 +148,7 @@ def test_a_server_restarted_in_a_step_goes_on_with_the_next_round(
     store = RunStore(config.store.path)
     run = store.create_run("tiny", to_json(config))
     at = 1 if step in STEPS[:3] else 2
-    absent = killed({"client-003": (InstructionKind.TRAIN, [at])})  # so that there is a cohort to be signed
+    absent = killed(("client-003", InstructionKind.TRAIN, at))  # so that there is a cohort to be signed
 
     def ended(message: Message, context: Context) -> Message:
         instruction = instruction_of(message)

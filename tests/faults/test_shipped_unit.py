@@ -58,9 +58,9 @@ class Restricted(Deployment):
         """
         return ["unshare", "-m", "sh", "-c", script]
 
-    def start_site(self, name: str) -> Process:
+    def start_site(self, name: str, environment: dict[str, str] | None = None) -> Process:
         if name != SITE:
-            return super().start_site(name)
+            return super().start_site(name, environment)
         command = self.command("client", "run", "-c", str(self.site(name)))
         process = Process(command, self.folder / f"{name}.log")
         self.processes.append(process)
