@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -94,6 +96,11 @@ def federate(config: RunConfig) -> list[RoundRecord]:
 def last_metrics(config: RunConfig) -> dict[str, float]:
     """Carry a run out and return what the server measured at its end."""
     return dict(federate(config)[-1].evaluations[0].metrics)
+
+
+def command() -> str:
+    """Return this process's command, for a table's first line; absolute paths are left out."""
+    return shlex.join(["python", *("DIR" if Path(part).is_absolute() else part for part in sys.argv)])
 
 
 def percent(values: Iterable[float]) -> str:

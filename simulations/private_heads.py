@@ -15,17 +15,15 @@ from __future__ import annotations
 
 import argparse
 import csv
-import shlex
-import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from experiment import Row, Rows, percent
+from experiment import Row, Rows, command, percent
 from recompute_epsilon import epsilon_of
 from torch import Tensor
 
@@ -70,12 +68,13 @@ def read(folder: Path, name: str, split: str) -> list[dict[str, str]]:
         return [{"text": row["text"], "label": row["category"]} for row in csv.DictReader(file)]
 
 
-def features_of(arguments: argparse.Namespace, name: str) -> Features:
+def features_of(
+    arguments: argparse.Namespace, name: str, splits: Sequence[str] = ("train", "test")
+) -> Features:
     """Compute the pooled states of a data set once, and keep them beside the results."""
-    kept = arguments.cache / f"{name}.pt"
+    kept = arguments.cache / f"{name}-{'-'.join(splits)}.pt"
     if kept.exists():
         return Features(**torch.load(kept))
-    splits = ["train", "test"]
     records = {split: read(arguments.data, name, split) for split in splits}
     labels = tuple(sorted({row["label"] for row in records["train"]}))
     section = TaskSection(
@@ -99,7 +98,7 @@ def configured(classes: int, epsilon: float, changes: dict[str, dict[str, Any]])
     table["task"]["labels"] = [f"class {number}" for number in range(classes)]
     table["privacy"]["epsilon"] = epsilon
     for section, keys in changes.items():
-        table[section] |= keys
+        table[section] = table.get(section, {}) | keys
     return check(table)
 
 
@@ -194,7 +193,7 @@ def main() -> None:
 
 
 def _table(rows: Rows) -> Iterator[str]:
-    yield f"`python {shlex.join(sys.argv)}`"
+    yield f"`{command()}`"
     yield from ("", "# Private heads on frozen MiniLM-L6 features, no public record", "")
     yield (
         "Three sites, delta 1e-5, unit one example, defaults of `fedft config init --private`. Test accuracy "

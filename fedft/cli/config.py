@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
     epilog=examples(
         "fedft config init my.toml",
         "fedft config init sentiment.toml --template sst2",
-        "fedft config init --private",
+        "fedft config init --private --labels no,yes --epsilon 3 --examples 2300",
         "fedft config init - --template demo | less",
     )
 )
@@ -44,23 +44,47 @@ def init(
     path: Annotated[Path, typer.Argument(help="File to write; - for standard output.")] = Path("fedft.toml"),
     template: Annotated[Template, typer.Option(help="What to start from.")] = Template.minimal,
     private: Annotated[bool, typer.Option("--private", help="The template for a private run.")] = False,
+    labels: Annotated[str, typer.Option(help="Class names, a,b,c (private).")] = "",
+    epsilon: Annotated[float, typer.Option(min=0, help="Most that the run may cost (private).")] = 0.0,
+    size: Annotated[
+        int,
+        typer.Option("--examples", min=0, help="Records of a client: rates and steps are written (private)."),
+    ] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
     """Write a configuration to start from, every key with its meaning, range and default.
 
     [bold]minimal[/] has the few keys that nearly every run sets, [bold]private[/]
-    those of private classification, whose rates and steps follow from the data;
-    [bold]demo[/] and [bold]sst2[/] have every key.
+    those of private classification, whose rates and steps follow from labels, epsilon and
+    the number of records, when the run starts or with --examples here; [bold]demo[/] and
+    [bold]sst2[/] have every key.
     """
     from fedft.config.templates import template as render
 
     chosen = Template.private if private else template
-    text = render(chosen.value, str(path) if str(path) != "-" else "FILE")
+    asked = {"task.labels": labels, "privacy.epsilon": epsilon}
+    changes: dict[str, Any] = {key: value for key, value in asked.items() if value}
+    if (changes or size) and chosen is not Template.private:
+        raise typer.BadParameter("--labels, --epsilon and --examples go with --private")
+    if size:
+        changes |= _proposed(changes, size)
+    text = render(chosen.value, str(path) if str(path) != "-" else "FILE", changes)
     if str(path) == "-":
         print(text, end="")
         return
     _write(path, text, force)
     console().print(f"wrote [bold]{path}[/]; edit it, then: fedft config validate {path}", soft_wrap=True)
+
+
+def _proposed(changes: dict[str, Any], size: int) -> dict[str, Any]:
+    import tomllib
+
+    from fedft.config.load import check
+    from fedft.config.templates import template
+    from fedft.training.proposal import propose
+
+    config = check(tomllib.loads(template("private", changes=changes)))
+    return propose(config, examples=size, parameters=0).settings
 
 
 @commands.command(

@@ -60,6 +60,9 @@ def plan(
     noise multiplier: deviation of the noise over the bound of one unit's contribution.
     noise to clip: length of one step's noise over that bound, which is the most that the
     signal can have; well above 1, larger batches, fewer parameters or more epsilon help.
+
+    Below the table stand the settings that theory proposes for the run's epsilon, and what
+    of the result will be noise. They say nothing of any record but how many there are.
     """
     from dataclasses import asdict
 
@@ -75,6 +78,7 @@ def plan(
     if json:
         facts = {name: value for name, value in vars(found).items() if name not in ("rows", "spent")}
         rows = [asdict(row) for row in found.rows]
+        facts["proposal"] = None if found.proposal is None else asdict(found.proposal)
         print_json({**facts, "spent_epsilon": found.spent_epsilon, "plan": rows, "plot": str(plot or "")})
         return
     out = console()
@@ -87,6 +91,11 @@ def plan(
         soft_wrap=True,
     )
     out.print(_plan_table(config, found.rows))
+    if found.proposal is not None:
+        out.print("proposed, of theory alone:", soft_wrap=True)
+        for key, value in found.proposal.settings.items():
+            out.print(f"  --set {key}={value}", soft_wrap=True, highlight=False)
+        out.print(f"  {found.proposal.expected}", soft_wrap=True)
     if plot is not None:
         out.print(f"plot  [bold]{plot}[/]", soft_wrap=True)
 

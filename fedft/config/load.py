@@ -35,7 +35,7 @@ def read_table(source: str | Path, overrides: Mapping[str, Any] | None = None) -
     """Read and override a configuration without checking it; FEDFT-1001, FEDFT-1002, FEDFT-1004."""
     table, base = _read(source)
     for dotted, value in (overrides or {}).items():
-        _put(table, dotted, value)
+        put(table, dotted, value)
     return _with_absolute_paths(table, base)
 
 
@@ -105,7 +105,8 @@ def _read(source: str | Path) -> tuple[dict[str, Any], Path]:
     return read_toml(path), path.parent
 
 
-def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
+def put(table: dict[str, Any], dotted: str, value: Any) -> None:
+    """Set a key of a nested table by its dotted name; FEDFT-1004 where a part of the name is no section."""
     *sections, key = dotted.split(".")
     for section in sections:
         inner = table.setdefault(section, {})

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any, Literal, get_args
 
-from fedft.config.load import check
+from fedft.config.load import check, put
 from fedft.config.render import to_toml
 
 Template = Literal["demo", "sst2", "minimal", "private"]
@@ -30,9 +31,21 @@ _HEAD = """\
 """
 
 
-def template(name: Template, path: str = "FILE") -> str:
-    """Return a template as commented TOML; ``path`` is where the reader will find it."""
+def template(name: Template, path: str = "FILE", changes: Mapping[str, Any] | None = None) -> str:
+    """Return a template as commented TOML.
+
+    Args:
+        name: of the template.
+        path: where the reader will find it.
+        changes: dotted keys and values in place of the template's, or beside them.
+
+    Raises:
+        FedftError: FEDFT-1003, FEDFT-1004 for changes that are no configuration.
+
+    """
     values = _values(name)
+    for key, value in (changes or {}).items():
+        put(values, key, value)
     only = values if name in ("minimal", "private") else None
     return _HEAD.format(about=_ABOUT[name], path=path) + to_toml(check(values), only=only)
 

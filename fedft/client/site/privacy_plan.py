@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +16,27 @@ from fedft.privacy.accounting.planning import PlanRow, plan
 from fedft.privacy.models.interface import privacy_model
 from fedft.statements import PrivacyUnit
 from fedft.training.client_records import ClientRecords
-from fedft.training.private_schedule import accounted_rounds, planned_event, spent_before
+from fedft.training.private_schedule import accounted_rounds, planned_event, private_head_of, spent_before
+from fedft.training.proposal import Proposal, propose
 from fedft.training.schedule import local_steps
-from fedft.training.stages import all_rounds
+from fedft.training.stages import Stage, all_rounds
 
 _TARGETS = (1.0, 3.0, 8.0)
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run costs a client with so many examples, before it starts."""
+    """What a run costs a client with so many examples, before it starts.
+
+    ``proposal`` is what it should be set to, None where the unit is a client.
+    """
 
     examples: int
     parameters: int
     delta: float
     spent: tuple[PrivacyEvent, ...]
     rows: list[PlanRow]
+    proposal: Proposal | None = None
 
     @property
     def spent_epsilon(self) -> float:
@@ -64,15 +70,19 @@ def plan_run(
     targets = sorted({*(epsilons or (*_TARGETS, config.privacy.epsilon))})
     if privacy_model(config).unit is PrivacyUnit.CLIENT:
         return _plan_clients(config, targets, batches, examples, parameters)
-    found, spent = _data(config, site)
+    found, spent = (examples, []) if examples and site is None else _data(config, site)
     examples = examples or found
     parameters = parameters or _count_parameters(config)
     batch = config.training.batch_size
     around = {batch // 2, batch, 2 * batch, 4 * batch}
     delta = config.privacy.delta
-    rows = [
+    rows = (
+        [] if all_rounds(config) else [_head_row(config, target, examples, parameters) for target in targets]
+    )
+    rows += [
         row
         for target in targets
+        if all_rounds(config)
         for row in plan(
             epsilons=[target],
             delta=delta,
@@ -85,7 +95,8 @@ def plan_run(
         )
     ]
     rows.sort(key=lambda row: (row.expected_batch, row.epsilon))
-    return RunPlan(examples, parameters, delta, tuple(spent), rows)
+    proposal = propose(config, examples=examples, parameters=parameters)
+    return RunPlan(examples, parameters, delta, tuple(spent), rows, proposal)
 
 
 def _plan_clients(
@@ -111,10 +122,21 @@ def _plan_clients(
     return RunPlan(clients, parameters, privacy.delta, (), rows)
 
 
+def _head_row(config: RunConfig, epsilon: float, examples: int, parameters: int) -> PlanRow:
+    """Return the line of a run that trains its head alone, whose batches are all records."""
+    stage = private_head_of(_at(config, epsilon), examples)[Stage.HEAD]
+    sigma, steps = stage.noise_multiplier, stage.steps * stage.rounds
+    return PlanRow(epsilon, examples, steps, 1.0, sigma, sigma * math.sqrt(parameters) / examples)
+
+
+def _at(config: RunConfig, epsilon: float) -> RunConfig:
+    target = config.privacy.model_copy(update={"epsilon": epsilon})
+    return config.model_copy(update={"privacy": target})
+
+
 def _before(config: RunConfig, examples: int, epsilon: float) -> tuple[PrivacyEvent, ...]:
     """Return what frame and head cost at this target, before the rounds that the plan is about."""
-    target = config.privacy.model_copy(update={"epsilon": epsilon})
-    return spent_before(config.model_copy(update={"privacy": target}), examples)
+    return spent_before(_at(config, epsilon), examples)
 
 
 def _data(config: RunConfig, site: Path | None) -> tuple[int, list[PrivacyEvent]]:
