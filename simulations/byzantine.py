@@ -51,9 +51,9 @@ SPLITS: dict[str, dict[str, object]] = {
 SETTINGS: dict[str, object] = {
     "data.partition.field": "family",
     "data.partition.clients": CLIENTS,
-    "rounds.total": 15,
+    "rounds.total": 12,
     "rounds.weighting": "uniform",
-    "training.steps": 5,
+    "training.steps": 3,
     "training.batch_size": 8,
     "codec.name": "dense",
 }

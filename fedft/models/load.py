@@ -13,6 +13,7 @@ from torch import nn
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import Code, FedftError
 from fedft.models.digest import weights_digest
+from fedft.models.plain import NO_CODE, PLAIN, require_plain
 from fedft.models.pooled import CENTER, with_pooled_head
 from fedft.models.pooling import pooling_of
 from fedft.models.quantised import load_stored, refuse_quantised
@@ -66,13 +67,15 @@ def load_base(model: ModelSection, task: TaskSection, seed: int) -> BaseModel:
     Raises:
         FedftError: FEDFT-2001 no such model, FEDFT-2002 the files or the hub failed, FEDFT-2003 the
             checkpoint lacks weights of the base, FEDFT-2004 no usable padding or end token, FEDFT-2005 the
-            weights are stored otherwise than model.quant says, FEDFT-2006 no such device; with
-            a quantised base also what ``fedft.quant`` raises.
+            weights are stored otherwise than model.quant says, FEDFT-2006 no such device, FEDFT-2008 and
+            2009 code of its own, weights that are no safetensors; with a quantised base also what
+            ``fedft.quant`` raises.
 
     """
     global _loads
     place, device = resolve_source(model.source), _device(model)
     try:
+        require_plain(place, model.revision)
         with torch.random.fork_rng(devices=[]), _quiet():
             loaded, missing = (
                 load_stored(place, model, task) if model.quant != "none" else _load(place, model, task)
@@ -105,10 +108,10 @@ def load_tokenizer(model: ModelSection) -> Tokenizer:
     """
     from transformers import AutoTokenizer
 
+    place = resolve_source(model.source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            resolve_source(model.source), revision=model.revision or None
-        )
+        require_plain(place, model.revision)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=model.revision or None, **NO_CODE)
     except (OSError, ValueError, RuntimeError) as error:
         raise _unloadable(model, error) from error
     if model.chat_template:
@@ -168,7 +171,7 @@ def _load(place: str, model: ModelSection, task: TaskSection) -> tuple[Any, list
     if kind.has_head:
         # A head for other classes; a base that does not fit is refused below.
         options["ignore_mismatched_sizes"] = True
-    loaded, info = kind.auto_class().from_pretrained(place, **options)
+    loaded, info = kind.auto_class().from_pretrained(place, **options, **PLAIN)
     mismatched = [key[0] if isinstance(key, tuple) else key for key in info["mismatched_keys"]]
     return loaded, sorted({*info["missing_keys"], *mismatched})
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import Code, FedftError
+from fedft.models.plain import NO_CODE
 from fedft.registries import QUANT, TASKS
 
 _FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
@@ -71,7 +72,7 @@ def refuse_quantised(place: str, model: ModelSection) -> None:
     """Raise FEDFT-2005 when a model that is to be loaded dense is stored in few bits."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(place, revision=model.revision or None)
+    config = AutoConfig.from_pretrained(place, revision=model.revision or None, **NO_CODE)
     if getattr(config, "quantization_config", None):
         raise _stored_otherwise(model)
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import Code, FedftError
+from fedft.models.plain import NO_CODE, require_plain
 from fedft.models.sources import resolve_source
 from fedft.registries import TASKS
 
@@ -17,7 +18,8 @@ def model_maker(model: ModelSection, task: TaskSection) -> Callable[[], nn.Modul
     """Return what makes the model on torch's default device, with weights of no meaning.
 
     Raises:
-        FedftError: FEDFT-2001, FEDFT-2002 (no such model, no configuration of it).
+        FedftError: FEDFT-2001, FEDFT-2002 (no such model, no configuration of it), FEDFT-2008, FEDFT-2009 (it
+            brings code, its weights are no safetensors).
 
     """
     from transformers import AutoConfig
@@ -25,7 +27,10 @@ def model_maker(model: ModelSection, task: TaskSection) -> Callable[[], nn.Modul
     kind = TASKS.get(task.kind)
     place, revision = resolve_source(model.source), model.revision or None
     try:
-        described = AutoConfig.from_pretrained(place, revision=revision, **kind.model_changes(task))
+        require_plain(place, model.revision)
+        described = AutoConfig.from_pretrained(
+            place, revision=revision, **kind.model_changes(task), **NO_CODE
+        )
     except (OSError, ValueError) as error:
         raise FedftError(
             Code.MODEL_LOAD_FAILED,

@@ -181,7 +181,7 @@ def test_weights_that_are_no_safetensors_are_refused(tmp_path: Path) -> None:
     source = checkpoint("llama", tmp_path / "model")
     (Path(source) / "model.safetensors").rename(Path(source) / "pytorch_model.bin")
 
-    with pytest.raises(FedftError, match=r"FEDFT-9012.*safetensors"):
+    with pytest.raises(FedftError, match=r"FEDFT-2009.*safetensors"):
         load(source, CAUSAL)
 
 
