@@ -15,7 +15,7 @@ class Proxy:
     """
 
     def __init__(self, port: int, delay: float = 0.0) -> None:
-        self._target, self._delay = port, delay
+        self._target, self.delay = port, delay
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.up = self.down = self.cuts = 0
@@ -65,7 +65,7 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         try:
             while data := source.recv(65536):
-                time.sleep(self._delay)
+                time.sleep(self.delay)
                 sink.sendall(data)
                 setattr(self, way, getattr(self, way) + len(data))
                 left = self._limits[way]
