@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from fedft.config.named import Named, OpenSection, Section
 from fedft.config.rules import ContradictionError, contradictions
+from fedft.config.weighting import with_weighting
 from fedft.registries import (
     AGGREGATION_RULES,
     AVERAGES,
@@ -238,7 +240,11 @@ class RoundsSection(OpenSection):
     min_replies: int = Field(0, ge=0, description="accepted updates that a round needs; 0: more than half")
     deadline: float = Field(3600.0, gt=0, le=31 * 86_400, description="seconds after which a round closes")
     retries: int = Field(2, ge=0, description="further attempts at a client whose process failed")
-    weighting: Literal["examples", "uniform"] = Field("examples", description="weights of the average")
+    weighting: Literal["examples", "uniform"] = Field(
+        "examples",
+        description="weights of the average; left out, they are uniform under privacy, which tells no number "
+        "of examples, and under a rule that goes by none",
+    )
     max_weight: int = Field(1_000_000, ge=1, le=1_000_000, description="largest weight of one client")
     average: Annotated[str, Named(AVERAGES)] = Field(
         "last",
@@ -444,6 +450,11 @@ class RunConfig(Section):
     evaluation: EvaluationSection = EvaluationSection()
     simulation: SimulationSection = SimulationSection()
     store: StoreSection = StoreSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_follow(cls, table: object) -> object:
+        return with_weighting(table) if isinstance(table, Mapping) else table
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

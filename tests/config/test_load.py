@@ -17,6 +17,7 @@ PRIVATE = {"mechanism": "example"}
 CLIENT = {"mechanism": "client"}
 OWN = {"train": "x", "test": "y", "public": "x"}
 UNIFORM = {"weighting": "uniform"}
+EXAMPLES = {"weighting": "examples"}
 
 
 def mistakes_of(table: dict[str, object]) -> list[str]:
@@ -99,13 +100,13 @@ def test_a_contradiction_with_a_value_that_is_itself_wrong_is_not_reported() -> 
             },
             "evaluation.exact_match",
         ),
-        ({"privacy": PRIVATE}, "rounds.weighting"),
+        ({"privacy": PRIVATE, "rounds": EXAMPLES}, "rounds.weighting"),
         ({"adapter": {"initialiser": "dp-sketch"}}, "privacy.mechanism"),
         ({"privacy": PRIVATE, "rounds": UNIFORM, "evaluation": {"federated": True}}, "evaluation.federated"),
         ({"privacy": PRIVATE, "rounds": UNIFORM, "task": {"too_long": "error"}}, "task.too_long"),
         ({"privacy": PRIVATE, "rounds": UNIFORM, "data": OWN}, "data.public"),
         ({"privacy": PRIVATE | {"max_batch": 64}, "rounds": UNIFORM}, "privacy.max_batch"),
-        ({"privacy": CLIENT}, "rounds.weighting"),
+        ({"privacy": CLIENT, "rounds": EXAMPLES}, "rounds.weighting"),
         ({"privacy": CLIENT, "rounds": UNIFORM | {"cohort": 2}}, "rounds.cohort"),
         ({"privacy": CLIENT, "rounds": UNIFORM, "evaluation": {"federated": True}}, "evaluation.federated"),
         ({"privacy": CLIENT, "rounds": UNIFORM, "data": OWN}, "data.public"),
@@ -128,7 +129,12 @@ def test_each_contradiction_is_found_alone(table: dict[str, object], path: str) 
 
 def test_a_private_run_lists_all_that_would_leak() -> None:
     found = mistakes_of(
-        {"privacy": PRIVATE, "evaluation": {"federated": True}, "task": {"too_long": "error"}}
+        {
+            "privacy": PRIVATE,
+            "rounds": EXAMPLES,
+            "evaluation": {"federated": True},
+            "task": {"too_long": "error"},
+        }
     )
 
     assert {line.partition(":")[0] for line in found} == {
@@ -136,6 +142,23 @@ def test_a_private_run_lists_all_that_would_leak() -> None:
         "evaluation.federated",
         "task.too_long",
     }
+
+
+@pytest.mark.parametrize(
+    ("table", "weighting"),
+    [
+        ({}, "examples"),
+        ({"privacy": PRIVATE}, "uniform"),
+        ({"privacy": CLIENT}, "uniform"),
+        ({"aggregation": {"rule": "median"}}, "uniform"),
+        ({"aggregation": {"rule": "mean"}}, "examples"),
+        ({"rounds": UNIFORM}, "uniform"),
+    ],
+)
+def test_weights_that_are_left_out_follow_from_what_clients_say(
+    table: dict[str, object], weighting: str
+) -> None:
+    assert check(table).rounds.weighting == weighting
 
 
 def test_without_privacy_nothing_of_it_is_asked_for() -> None:
