@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fedft.errors import Code, FedftError
 from fedft.secagg.decode import decode_roster
 from fedft.secagg.encode import encode
-from fedft.secagg.keys import KEY_BYTES, commitment
+from fedft.secagg.keys import KEY_BYTES, SEED_BYTES, commitment, mask_private
 from fedft.secagg.messages import Advertisement, Roster, RoundKeys
 from fedft.secagg.session import Session
 
@@ -22,9 +22,9 @@ _FORMAT = "fedft secagg client 1"
 
 @dataclass(frozen=True)
 class RoundSecrets:
-    """One round's raw X25519 private key for pairwise masks, and the seed of the client's own mask."""
+    """One round's seeds, 16 bytes each: of the key for pairwise masks, and of the client's own mask."""
 
-    mask_key: bytes
+    key_seed: bytes
     seed: bytes
 
 
@@ -50,23 +50,23 @@ class ClientState:
     @classmethod
     def fresh(cls, rounds: int) -> ClientState:
         """Draw new secrets from the operating system."""
-        secrets = (RoundSecrets(os.urandom(KEY_BYTES), os.urandom(KEY_BYTES)) for _ in range(rounds))
+        secrets = (RoundSecrets(os.urandom(SEED_BYTES), os.urandom(SEED_BYTES)) for _ in range(rounds))
         return cls(os.urandom(KEY_BYTES), tuple(secrets))
 
     def advertisement(self, session: Session, member: int) -> Advertisement:
         """Give the public half, unsigned."""
         keys = tuple(
             RoundKeys(
-                public(secrets.mask_key),
-                commitment(secrets.seed, session.digest, session.first_round + place, member),
+                mask_private(secrets.key_seed, session.digest, round, member).public_key().public_bytes_raw(),
+                commitment(secrets.seed, session.digest, round, member),
             )
-            for place, secrets in enumerate(self.rounds)
+            for round, secrets in enumerate(self.rounds, session.first_round)
         )
         return Advertisement(session.digest, public(self.sealing_key), keys)
 
     def forget(self, place: int) -> None:
         """Drop what belongs to one round, whose part is done: the state tells nothing about it any more."""
-        nothing = RoundSecrets(bytes(KEY_BYTES), bytes(KEY_BYTES))
+        nothing = RoundSecrets(bytes(SEED_BYTES), bytes(SEED_BYTES))
         self.rounds = (*self.rounds[:place], nothing, *self.rounds[place + 1 :])
         for shares in self.held.values():
             shares[2 * place : 2 * place + 2] = [0, 0]
@@ -77,7 +77,7 @@ class ClientState:
             "format": _FORMAT,
             "session": session.digest.hex(),
             "sealing_key": self.sealing_key.hex(),
-            "rounds": [[secrets.mask_key.hex(), secrets.seed.hex()] for secrets in self.rounds],
+            "rounds": [[secrets.key_seed.hex(), secrets.seed.hex()] for secrets in self.rounds],
             "roster": None if self.roster is None else b64encode(encode(self.roster)).decode(),
             "held": {str(dealer): [hex(share) for share in shares] for dealer, shares in self.held.items()},
             "cohort": list(self.cohort),

@@ -14,6 +14,8 @@ from fedft.errors import Code, FedftError
 from fedft.secagg.binding import bind
 
 KEY_BYTES = 32
+SEED_BYTES = 16
+"""Of what is shared out: 128 bits, the strength of X25519."""
 
 
 def agree(private: X25519PrivateKey, public: bytes) -> bytes:
@@ -32,6 +34,11 @@ def agree(private: X25519PrivateKey, public: bytes) -> bytes:
 def pair_mask_key(secret: bytes, session: bytes, round: int, a: int, b: int) -> bytes:
     """Give the AES-256 key of the mask that members ``a`` and ``b`` share in a round, in either order."""
     return _derive(secret, session, bind(b"pair mask", round, min(a, b), max(a, b)))
+
+
+def mask_private(seed: bytes, session: bytes, round: int, member: int) -> X25519PrivateKey:
+    """Give a member's private key of a round's pairwise masks; shares of its seed are half the size."""
+    return X25519PrivateKey.from_private_bytes(_derive(seed, session, bind(b"mask key", round, member)))
 
 
 def self_mask_key(seed: bytes, session: bytes, round: int, member: int) -> bytes:

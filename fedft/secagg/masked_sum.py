@@ -10,11 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from fedft.errors import Code, FedftError
-from fedft.secagg.client_state import public
 from fedft.secagg.cohort import Cohort
 from fedft.secagg.identities import verify
 from fedft.secagg.key_exchange import KeyExchange, expect_going_on
-from fedft.secagg.keys import agree, commitment, pair_mask_key, self_mask_key
+from fedft.secagg.keys import agree, commitment, mask_private, pair_mask_key, self_mask_key
 from fedft.secagg.masks import add_mask
 from fedft.secagg.messages import (
     Attestation,
@@ -143,7 +142,7 @@ class MaskedSum:
         return SecureSum(self.packing.unpack(words, len(self.survivors)), self.survivors)
 
     def _take_pair_masks_away(self, words: NDArray[np.uint64], dropped: int) -> None:
-        own = X25519PrivateKey.from_private_bytes(self._mask_key(dropped))
+        own = self._mask_private(dropped)
         for member in self.survivors:
             secret = agree(own, self.roster.advertisements[member].rounds[self.place].mask_key)
             key = pair_mask_key(secret, self.session.digest, self.round, member, dropped)
@@ -156,9 +155,14 @@ class MaskedSum:
             lambda seed: commitment(seed, self.session.digest, self.round, member) == expected,
         )
 
-    def _mask_key(self, member: int) -> bytes:
+    def _mask_private(self, member: int) -> X25519PrivateKey:
         expected = self.roster.advertisements[member].rounds[self.place].mask_key
-        return self._recover(member, lambda private: public(private) == expected)
+
+        def private(seed: bytes) -> X25519PrivateKey:
+            return mask_private(seed, self.session.digest, self.round, member)
+
+        seed = self._recover(member, lambda seed: private(seed).public_key().public_bytes_raw() == expected)
+        return private(seed)
 
     def _recover(self, dealer: int, is_right: Callable[[bytes], bool]) -> bytes:
         shares = {holder: reply[dealer] for holder, reply in self.replies.items() if dealer in reply}

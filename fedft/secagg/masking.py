@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-
 from fedft.secagg.client_state import ClientState
-from fedft.secagg.keys import agree, pair_mask_key, self_mask_key
+from fedft.secagg.keys import agree, mask_private, pair_mask_key, self_mask_key
 from fedft.secagg.masks import Words, add_mask
 from fedft.secagg.messages import Roster
 from fedft.secagg.session import Session
@@ -26,7 +24,7 @@ def mask_words(
     """
     place = session.place(round)
     secrets = state.rounds[place]
-    own = X25519PrivateKey.from_private_bytes(secrets.mask_key)
+    own = mask_private(secrets.key_seed, session.digest, round, number)
     add_mask(words, self_mask_key(secrets.seed, session.digest, round, number))
     for other in cohort:
         if other != number:

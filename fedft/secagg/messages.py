@@ -152,7 +152,7 @@ class UnmaskRequest:
 class UnmaskReply:
     """Step 5, to the server: one share for each member of U2.
 
-    A survivor's is of the seed of its own mask, a dropped one's of its private key of the round.
+    A survivor's is of the seed of its own mask, a dropped one's of the seed of its private key of the round.
     """
 
     session: bytes

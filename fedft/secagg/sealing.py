@@ -14,7 +14,7 @@ _NONCE = bytes(12)
 
 
 def seal(shares: list[int], key: bytes, session: bytes, sender: int, receiver: int) -> bytes:
-    """Encrypt shares with ChaCha20-Poly1305; 33 bytes a share and 16 for the tag."""
+    """Encrypt shares with ChaCha20-Poly1305; 17 bytes a share and 16 for the tag."""
     plain = b"".join(share.to_bytes(SHARE_BYTES, "little") for share in shares)
     return ChaCha20Poly1305(key).encrypt(_NONCE, plain, _about(session, sender, receiver))
 

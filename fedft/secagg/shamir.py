@@ -1,6 +1,6 @@
-"""Shamir's secret sharing of 32-byte secrets (Shamir, CACM 1979) over the integers modulo a prime.
+"""Shamir's secret sharing of 16-byte secrets (Shamir, CACM 1979) over the integers modulo a prime.
 
-The prime is the smallest above 2²⁵⁶, so that every 32-byte secret is an element and a share takes 33 bytes.
+The prime is the smallest above 2¹²⁸, so that every 16-byte secret is an element and a share takes 17 bytes.
 Guarantee: fewer than ``threshold`` shares of a secret are independent of it, whatever the computing power.
 """
 
@@ -10,16 +10,16 @@ import functools
 import secrets
 from collections.abc import Sequence
 
-PRIME = 2**256 + 297
-SECRET_BYTES = 32
-SHARE_BYTES = 33
+PRIME = 2**128 + 51
+SECRET_BYTES = 16
+SHARE_BYTES = 17
 
 
 def split(secret: bytes, threshold: int, holders: int) -> list[int]:
     """Share a secret out to holders 1 to ``holders``; any ``threshold`` of the shares give it back.
 
     Args:
-        secret: 32 bytes.
+        secret: 16 bytes.
         threshold: number of shares needed.
         holders: number of shares; at least the threshold.
 
@@ -35,7 +35,7 @@ def split(secret: bytes, threshold: int, holders: int) -> list[int]:
 
 
 def combine(points: Sequence[int], shares: Sequence[int]) -> bytes | None:
-    """Give the secret of as many shares as the threshold; None where the result is no 32-byte secret.
+    """Give the secret of as many shares as the threshold; None where the result is no 16-byte secret.
 
     Args:
         points: the holders' numbers, distinct, from 1 on.

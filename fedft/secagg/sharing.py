@@ -17,13 +17,13 @@ from fedft.secagg.shamir import split
 def share_out(
     session: Session, state: ClientState, number: int, roster: Roster
 ) -> tuple[list[int], dict[int, bytes]]:
-    """Share seed and mask key of each round.
+    """Share the two seeds of each round.
 
     Returns:
         the shares that the dealer itself holds, and those of every other member of the roster, sealed.
 
     """
-    secrets = [secret for row in state.rounds for secret in (row.seed, row.mask_key)]
+    secrets = [secret for row in state.rounds for secret in (row.seed, row.key_seed)]
     dealt = [split(secret, session.threshold, len(session.members)) for secret in secrets]
     own = X25519PrivateKey.from_private_bytes(state.sealing_key)
     sealed = {}

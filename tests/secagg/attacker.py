@@ -6,11 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from fedft.secagg.client_state import ClientState
-from fedft.secagg.keys import agree, pair_mask_key, self_mask_key
+from fedft.secagg.keys import agree, mask_private, pair_mask_key, self_mask_key
 from fedft.secagg.masks import add_mask
 from fedft.secagg.messages import Roster, UnmaskReply
 from fedft.secagg.packing import Packing
@@ -52,10 +51,10 @@ class Attacker:
             self.shares.setdefault((dealer, kind), {})[holder] = share
 
     def secret(self, member: int, kind: int) -> bytes | None:
-        """A member's seed or mask key, if it colludes or enough shares are known."""
+        """A member's seed of its own mask or of its mask key, if it colludes or enough shares are known."""
         if member in self.colluders:
             secrets = self.colluders[member].rounds[self.session.place(self.round)]
-            return secrets.seed if kind == SEED else secrets.mask_key
+            return secrets.seed if kind == SEED else secrets.key_seed
         known = self.shares.get((member, kind), {})
         if len(known) < self.session.threshold:
             return None
@@ -97,7 +96,9 @@ class Attacker:
                 own = keys[member] or keys[other]
                 assert own is not None
                 public = self._public(other if keys[member] else member)
-                secret = agree(X25519PrivateKey.from_private_bytes(own), public)
+                holder = member if keys[member] else other
+                private = mask_private(own, self.session.digest, self.round, holder)
+                secret = agree(private, public)
                 pair = pair_mask_key(secret, self.session.digest, self.round, member, other)
                 add_mask(words, pair, subtract=member < other)
         return self.packing.unpack(words, len(group))

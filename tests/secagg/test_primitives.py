@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from fedft.errors import FedftError
 from fedft.secagg.binding import bind
-from fedft.secagg.keys import agree, commitment, pair_mask_key, sealing_key, self_mask_key
+from fedft.secagg.keys import agree, commitment, mask_private, pair_mask_key, sealing_key, self_mask_key
 from fedft.secagg.masks import add_mask
 from fedft.secagg.packing import Packing
 from fedft.secagg.sealing import TAG_BYTES, open_sealed, seal
@@ -29,6 +29,7 @@ def test_every_use_has_its_own_key() -> None:
         *(commitment(SECRET, SESSION, round, member) for round in (0, 1) for member in (1, 2)),
         *(sealing_key(SECRET, SESSION, a, b) for a, b in itertools.permutations((1, 2, 3), 2)),
         pair_mask_key(SECRET, b"\x03" * 32, 0, 1, 2),
+        mask_private(SECRET, SESSION, 0, 1).private_bytes_raw(),
     ]
 
     assert len(set(keys)) == len(keys)
@@ -67,7 +68,7 @@ def test_the_mask_is_one_unbroken_stream_of_aes(count: int) -> None:
 
 
 def test_sealed_shares_open_for_their_receiver_alone() -> None:
-    shares = [0, 1, PRIME - 1, 2**200]
+    shares = [0, 1, PRIME - 1, 2**100]
     sealed = seal(shares, SECRET, SESSION, 1, 2)
 
     assert len(sealed) == 4 * SHARE_BYTES + TAG_BYTES
@@ -102,6 +103,7 @@ def test_known_answers() -> None:
         bind(b"context", b"ab", 7).hex(),
         pair_mask_key(SECRET, SESSION, 5, 2, 1).hex(),
         self_mask_key(SECRET, SESSION, 5, 2).hex(),
+        mask_private(SECRET[:16], SESSION, 5, 2).private_bytes_raw().hex(),
         commitment(SECRET, SESSION, 5, 2).hex(),
         sealing_key(SECRET, SESSION, 1, 2).hex(),
         words.astype("<u8").tobytes().hex(),
@@ -111,6 +113,7 @@ def test_known_answers() -> None:
         "ff830bf237f0b1cb9a5c361e1df1714ceef0727e5bc36e88a43d515eddd02bce",
         "4d8acda339b83f2cea3f0c9457177f40ef169d75f32d2894cfd3da6f15f3eda8",
         "4ba10ab9eace12d160e82a6e84e7bffff5db8be4bd2fc7752f253c1021c08b61",
+        "1d26144e5de5c011b0a464113024284ae33968571b431b088cd0136628898df2",
         "cfdf6b770fcec3a2869bde1dfa6e69a232acb509b6e5485a10e5d8c4af5fe337",
         "e413695dd051623188b8ed362519c6ae84df16f5a3a1722131e54f5914fe4073",
         "7298caa565031eadc6ce23d23ea66378aea8ae8944b639cd082adec4fed32207",

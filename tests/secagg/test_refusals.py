@@ -433,7 +433,7 @@ class TestUnmasking:
 
         stored = client.state.to_bytes(federation.session).decode()
         assert all(hex(share) not in stored for share in reply.shares.values())
-        assert set(client.state.rounds[0].seed + client.state.rounds[0].mask_key) == {0}
+        assert set(client.state.rounds[0].seed + client.state.rounds[0].key_seed) == {0}
         client.receive(federation.exchange.delivery(2))
         assert client.state.to_bytes(federation.session).decode() == stored
 
