@@ -11,6 +11,7 @@ from torch import nn
 
 from fedft.config.schema import ModelSection, TaskSection
 from fedft.errors import Code, FedftError
+from fedft.files import new_folder
 from fedft.models.plain import NO_CODE
 from fedft.registries import QUANT, TASKS
 
@@ -59,13 +60,9 @@ def save_stored(model: nn.Module, tokenizer: Any, folder: Path, head: Collection
     """
     from fedft.quant import save_quantised
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FedftError(
-            Code.OUTPUT_NOT_EMPTY, f"{folder} exists and is not an empty folder", hint="name a new folder"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save_pretrained(folder)
-    save_quantised(model, folder, exclude=head)
+    with new_folder(folder) as begun:
+        tokenizer.save_pretrained(begun)
+        save_quantised(model, begun, exclude=head)
 
 
 def refuse_quantised(place: str, model: ModelSection) -> None:

@@ -10,6 +10,7 @@ from fedft.config.load import from_json
 from fedft.coordinator.evaluation import records_of
 from fedft.data.readers import load_records
 from fedft.errors import Code, FedftError
+from fedft.files import new_folder
 from fedft.models.pooled import PooledClassifier
 from fedft.store import EvaluationRecord, RunRecord, RunStore
 from fedft.training.model_runtime import ModelRuntime
@@ -63,16 +64,21 @@ def export_run(
     A pooled head goes beside it, to be read by ``fedft.models.pooled.load_head``; the rest is then for the
     model without a head (``AutoModel``).
 
+    The folder is there when it is complete.
+
     Raises:
         FedftError: FEDFT-6008 when ``out`` is a folder with something in it, FEDFT-2119 when the base
             cannot be merged into.
 
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FedftError(
-            Code.OUTPUT_NOT_EMPTY, f"{out} exists and is not an empty folder", hint="name a new folder"
-        )
-    runtime = open_round(store, run, round_number)
+    with new_folder(out) as begun:
+        runtime = open_round(store, run, round_number)
+        _export(runtime, begun, kind)
+        runtime.base.tokenizer.save_pretrained(begun)
+    return out
+
+
+def _export(runtime: ModelRuntime, out: Path, kind: ExportKind) -> None:
     model = runtime.base.model
     if isinstance(model, PooledClassifier):
         _export_pooled(runtime, model, out, kind)
@@ -81,8 +87,6 @@ def export_run(
         export_peft(runtime.adapters, out, base_model=base, task_type=type(runtime.task).peft_type)
     else:
         merge(runtime.adapters).save_pretrained(out)  # type: ignore[operator]
-    runtime.base.tokenizer.save_pretrained(out)
-    return out
 
 
 def _export_pooled(runtime: ModelRuntime, model: PooledClassifier, out: Path, kind: ExportKind) -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from fedft.coordinator.events import Event
 from fedft.errors import Code, FedftError
+from fedft.files import new_folder
 from fedft.identity.keys import require_in_force
 from fedft.identity.site_files import ADMIN_FILE, CERTIFICATE
 from fedft.server.admin.answers import Answer, RunDetail, RunState
@@ -73,25 +74,21 @@ class AdminClient:
                 yield _parsed(RunState, text) if event is None else event
 
     def export(self, request: Any, out: Path) -> Path:
-        """Write an export's files into a new folder; FEDFT-6008 when it holds something already."""
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise FedftError(
-                Code.OUTPUT_NOT_EMPTY, f"{out} exists and is not an empty folder", hint="name a new folder"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        file = None
-        try:
-            with raised(self.address):
-                for part in self._stub.ExportRun(request):
-                    if part.path:
-                        if file is not None:
-                            file.close()
-                        file = _inside(out, part.path).open("wb")
-                    if file is not None:
-                        file.write(part.data)
-        finally:
-            if file is not None:
-                file.close()
+        """Write an export's files into a new folder, which is there once they are complete.
+
+        Raises:
+            FedftError: FEDFT-6008 when it holds something already.
+
+        """
+        with new_folder(out) as begun, raised(self.address):
+            file: Path | None = None
+            for part in self._stub.ExportRun(request):
+                if part.path:
+                    file = _inside(begun, part.path)
+                    file.write_bytes(b"")
+                if file is not None:
+                    with file.open("ab") as end:
+                        end.write(part.data)
         return out
 
     def close(self) -> None:
