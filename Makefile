@@ -35,10 +35,11 @@ deploy-demo: $(INSTALLED)
 test: lint $(INSTALLED126) $(MINILM)
 	PYTHONPATH=$(CURDIR)/$(MINILM) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
-# What is too slow for every commit: 1,000 generated instructions (minutes), the audit twenty times (an hour).
+# What is too slow for every commit: 1,000 generated instructions (minutes), the audit twenty times (an hour),
+# a stream that is silent for more than a minute.
 test-long: $(INSTALLED)
-	FEDFT_GENERATED_INSTRUCTIONS=1000 FEDFT_AUDIT_REPETITIONS=20 $(BIN)/python -m pytest -n $(JOBS) \
-		tests/client/site/test_indistinguishable.py tests/privacy/audit
+	FEDFT_LONG=1 FEDFT_GENERATED_INSTRUCTIONS=1000 FEDFT_AUDIT_REPETITIONS=20 $(BIN)/python -m pytest -n $(JOBS) \
+		tests/client/site/test_indistinguishable.py tests/privacy/audit tests/transport/test_lines.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

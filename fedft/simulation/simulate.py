@@ -14,6 +14,7 @@ from fedft.config.load import from_json, to_json
 from fedft.coordinator.coordinator import Coordinator
 from fedft.coordinator.events import Notice, Observer, nobody
 from fedft.errors import Code, FedftError
+from fedft.simulation.interrupt import interrupting
 from fedft.simulation.ray_grid import RayGrid
 from fedft.simulation.removal import clients_folder, discard_if_pointless
 from fedft.simulation.startable import check_startable
@@ -85,12 +86,8 @@ def _ray(run: RunRecord, config: RunConfig, store: RunStore, observer: Observer)
         coordinator = Coordinator(RayGrid(grid), store, run, observe=observer, stopped=stop.is_set)
         outcome.keep(coordinator.execute)
 
-    try:
+    with interrupting(stop):
         _run_flower(server_app, _client_app(store), config)
-    except KeyboardInterrupt:
-        stop.set()
-        outcome.done.wait()
-        raise
     return outcome.value()
 
 
@@ -106,7 +103,6 @@ class _Outcome:
     """What the coordinator's thread returned or raised."""
 
     def __init__(self) -> None:
-        self.done = threading.Event()
         self._value: RunRecord | None = None
         self._error: BaseException | None = None
 
@@ -115,8 +111,6 @@ class _Outcome:
             self._value = call()
         except BaseException as error:
             self._error = error
-        finally:
-            self.done.set()
 
     def value(self) -> RunRecord:
         if self._error is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_a_server_that_never_answers_a_handshake_is_no_matter_of_certificates(se
     proxy.close()
 
 
-@pytest.mark.slow
+@pytest.mark.skipif("FEDFT_LONG" not in os.environ, reason="takes more than a minute: make test-long")
 def test_a_stream_may_be_silent_for_more_than_a_minute(server: Server) -> None:
     """With pings allowed less often than they are sent, a client is cut off after 50 s: "Too many pings"."""
     site = server.site()
