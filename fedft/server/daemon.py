@@ -10,6 +10,8 @@ import threading
 from pathlib import Path
 from typing import IO
 
+import grpc
+
 from fedft.errors import Code, FedftError
 from fedft.identity import keys
 from fedft.identity.authority import Authority
@@ -65,19 +67,15 @@ class ServerDaemon:
             metrics,
             retry_seconds=settings.limits.retry_seconds,
         )
-        link = LinkService(
-            board, self._registry, UploadStore(settings.folder / "inbox", limits.max_upload_bytes), calls
-        )
+        inbox = UploadStore(settings.folder / "inbox", limits.max_upload_bytes)
+        link = LinkService(board, self._registry, inbox, calls)
         audit = AuditLog(settings.folder / "audit.sqlite")
         admin = AdminService(
-            settings, self._registry, authority, store, board, self._runner, feed, audit, calls
+            settings, self._registry, authority, store, board, self._runner, feed, audit, calls, inbox
         )
-        threads = 2 * limits.max_clients + _SPARE_THREADS
         descriptors = raise_descriptor_limit()
         self._servers = [
-            start_server(
-                settings.tls, settings.link, lambda s: add_LinkServicer_to_server(link, s), threads=threads
-            )[0],
+            serve_link(settings, link)[0],
             start_server(
                 settings.tls,
                 settings.admin,
@@ -116,6 +114,14 @@ class ServerDaemon:
             raise FedftError(
                 Code.COORDINATOR_ENDED, "the coordinating thread has ended", hint="see the log above"
             )
+
+
+def serve_link(settings: ServerSettings, link: LinkService) -> tuple[grpc.Server, int]:
+    """Serve the link with a thread for each site that may be connected; return the server and its port."""
+    threads = 2 * settings.limits.max_clients + _SPARE_THREADS
+    return start_server(
+        settings.tls, settings.link, lambda server: add_LinkServicer_to_server(link, server), threads=threads
+    )
 
 
 def _lock(folder: Path) -> IO[str]:

@@ -17,8 +17,8 @@ class UploadStore:
     """Replies on their way in: one file of at most ``max_bytes`` for each open message.
 
     A file goes when its reply is refused, when another reply to the same message begins, when the message is
-    closed, and when a server starts. The last reply that was taken of each node stays until its next one, so
-    that it is not sent again to a round that is repeated.
+    closed, when the node's key is revoked, and when a server starts. The last reply that was taken of each
+    node stays until its next one, so that it is not sent again to a round that is repeated.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -60,6 +60,14 @@ class UploadStore:
             file = self._files.pop((node, message_id), None)
         if file is not None:
             file.delete()
+
+    def forget_node(self, node: int) -> None:
+        """Delete everything that a node has sent, the last reply that was taken of it too."""
+        with self._lock:
+            self._last.pop(node, None)
+            for key in [key for key in self._files if key[0] == node]:
+                del self._files[key]
+        shutil.rmtree(self._folder / str(node), ignore_errors=True)
 
     def sweep(self, open_messages: Collection[tuple[int, str]]) -> None:
         """Delete what belongs to messages that are open no more."""

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
 from flwr.app import Message
 
 from fedft.errors import FedftError
+from fedft.server.admin.service import AdminService
 from fedft.server.daemon import raise_descriptor_limit
 from fedft.transport.broker import Broker, ClientConnection
 from fedft.transport.flower_messages import new_message
@@ -138,6 +140,20 @@ def test_unfinished_uploads_take_the_room_of_one_reply_and_go_with_their_message
     third = _push(grid, site.node)
     site.link.upload(third, _reply(site, 1), 10)
     assert list(_inbox(server)) == [hashlib.sha256(_reply(site, 1)).hexdigest()]
+
+
+def test_a_revocation_deletes_what_the_site_has_sent(server: Server) -> None:
+    site, other = server.site().connect(), server.site("other").connect()
+    grid = GrpcGrid(server.board, server.signing_key)
+    site.link.upload(_push(grid, site.node), _reply(site), 10)
+    other_reply = seal(encode_reply(Hello("other", "ab" * 32, 0, 1, {1: 1})), other.signing_key)
+    other.link.upload(_push(grid, other.node), other_reply, 10)
+    assert len(_inbox(server)) == 2
+
+    parts = (server.settings, server.registry, server.authority, Mock(), server.board, Mock(), Mock(), Mock())
+    AdminService(*parts, server.calls, server.inbox)._revoke("operator", "site", "stolen")
+
+    assert list(_inbox(server)) == [hashlib.sha256(other_reply).hexdigest()]
 
 
 def test_what_lies_in_the_inbox_when_a_server_starts_is_deleted(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ from fedft.transport.open_calls import REQUEST, WATCH, OpenCalls
 from fedft.transport.rpc_errors import reporting
 from fedft.transport.tls import peer_fingerprint
 from fedft.transport.transfer import pieces
+from fedft.transport.upload_store import UploadStore
 from fedft.wire.v1 import admin_pb2 as pb
 from fedft.wire.v1.admin_pb2_grpc import AdminServicer
 
@@ -77,10 +78,11 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         feed: EventStream,
         audit: AuditLog,
         calls: OpenCalls,
+        inbox: UploadStore,
     ) -> None:
         self._settings, self._registry, self._authority = settings, registry, authority
         self._store, self._board, self._runner = store, board, runner
-        self._feed, self._audit, self._calls = feed, audit, calls
+        self._feed, self._audit, self._calls, self._inbox = feed, audit, calls, inbox
         self._exporting = threading.Lock()
         self._started = clock.timestamp()
 
@@ -318,11 +320,12 @@ class AdminService(AdminServicer):  # type: ignore[misc]
         return MemberState(**self._member(record))
 
     def _expel(self, record: MemberRecord, reason: str, but: str = "") -> None:
-        """End all that a key has open before this returns, but not the calls of ``but``."""
+        """End all that a key has open, and delete what it has sent, but keep the calls of ``but``."""
         error = FedftError(Code.KEY_REVOKED, f"the key of {record.name} was revoked: {reason}")
         self._board.expel(node_id(record.fingerprint), error)
         if record.name != but:
             self._calls.end(record.fingerprint)
+        self._inbox.forget_node(node_id(record.fingerprint))
 
     def _start(self, who: str, config_json: str) -> RunState:
         config = from_json(config_json)
