@@ -93,18 +93,37 @@ def _proposed(changes: dict[str, Any], size: int) -> dict[str, Any]:
         "fedft config validate my.toml --set adapter.rank=32 --set training.epochs=2",
     )
 )
-def validate(source: Source, overrides: Overrides = None, json: Json = False) -> None:
-    """Find every mistake of a configuration at once, before anything is loaded."""
+def validate(
+    source: Source,
+    overrides: Overrides = None,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="The training records lie at the sites, not here.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Find every mistake of a configuration at once, before anything is loaded.
+
+    Files that it names must be there; ids of a hub are not looked up.
+    """
     from fedft.config.load import check, parse_overrides, read_table
     from fedft.config.validation import validate
+    from fedft.simulation.sources import missing_sources
 
     table = read_table(source, parse_overrides(overrides or ()))
+    config, mistakes = validate(table)
+    if config is not None:
+        mistakes = missing_sources(config, deployed=deployed)
     if json:
-        config, mistakes = validate(table)
         listed = [{"path": item.path, "message": item.message} for item in mistakes]
-        print_json({"valid": config is not None, "mistakes": listed})
-        raise typer.Exit(OK if config is not None else USAGE)
+        print_json({"valid": not mistakes, "mistakes": listed})
+        raise typer.Exit(USAGE if mistakes else OK)
     config = check(table)
+    if mistakes:
+        raise FedftError(
+            Code.CONFIG_INVALID,
+            "the configuration names what is not here:" + "".join(f"\n  {item}" for item in mistakes),
+            hint="correct the paths" + ("" if deployed else "; with --deployed the sites have the records"),
+        )
     clients, rounds = config.data.partition.clients, config.rounds.total
     words = f"{clients} clients, {rounds} rounds, model {config.model.source}"
     console().print("[green]valid[/]", cell(f"{source}: {words}"))

@@ -46,6 +46,22 @@ def load_records(
     return records
 
 
+def require_found(source: str, *, format: str = "auto") -> None:
+    """Raise FEDFT-3001 where a source means a path at which nothing lies; reads nothing, asks no hub."""
+    path = Path(source).expanduser()
+    if source == "demo" or path.exists():
+        return
+    if glob.has_magic(source) and not _HUB.fullmatch(source):
+        if not glob.glob(str(path), recursive=True):
+            raise FedftError(Code.DATA_NOT_FOUND, f"no file matches {source} (looked in {Path.cwd()})")
+    elif _is_path(source, format):
+        raise _nothing_at(source)
+
+
+def _nothing_at(source: str) -> FedftError:
+    return FedftError(Code.DATA_NOT_FOUND, f"there is no file or folder {source} (looked in {Path.cwd()})")
+
+
 def _load(source: str, format: str, columns: Sequence[str], split: Split, seed: int) -> Records:
     if source == "demo":
         return _demo(split, seed)
@@ -57,7 +73,7 @@ def _load(source: str, format: str, columns: Sequence[str], split: Split, seed: 
     if glob.has_magic(source) and not _HUB.fullmatch(source):
         return _read_glob(str(path), format, columns)
     if _is_path(source, format):
-        raise FedftError(Code.DATA_NOT_FOUND, f"there is no file or folder {source} (looked in {Path.cwd()})")
+        raise _nothing_at(source)
     return _read_hub(source, split)
 
 

@@ -10,17 +10,46 @@ from fedft.config.load import check
 from tests.cli.run import fedft, output_json, words
 
 
-@pytest.mark.parametrize("template", ["demo", "sst2", "minimal"])
-def test_init_writes_a_file_that_validates(tmp_path: Path, template: str) -> None:
+def test_init_writes_a_file_that_validates(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
 
-    written = fedft("config", "init", path, "--template", template)
+    written = fedft("config", "init", path, "--template", "demo")
 
     assert written.exit_code == 0
     assert f"fedft config validate {path}" in written.stdout
     validated = fedft("config", "validate", path)
     assert validated.exit_code == 0
     assert words(validated.stdout).startswith(f"valid {path}: 4 clients, ")
+
+
+@pytest.mark.parametrize("template", ["sst2", "minimal", "private"])
+def test_what_is_left_to_fill_in_does_not_validate(tmp_path: Path, template: str) -> None:
+    path = tmp_path / "my.toml"
+    fedft("config", "init", path, "--template", template)
+
+    refused = fedft("config", "validate", path, "--json")
+    assert refused.exit_code == 2
+    missing = {item["path"] for item in output_json(refused)["mistakes"]}
+    own = {"data.train", "data.test"}
+    assert own <= missing <= own | {"data.public", "model.source"}
+    assert "FEDFT-1003" in fedft("config", "validate", path).stderr
+
+    for key in missing - {"model.source"}:
+        file = tmp_path / load_config(path).data.model_dump()[key.removeprefix("data.")]
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x")
+    demo = fedft("config", "validate", path, "--set", "model.source=demo")
+    assert demo.exit_code == 0, demo.stderr
+
+
+def test_the_training_records_of_a_deployment_lie_elsewhere(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(
+        '[data]\ntrain = "elsewhere.jsonl"\n[adapter]\ninitialiser = "random"\n[evaluation]\nevery = 0\n'
+    )
+
+    assert "--deployed" in fedft("config", "validate", path).stderr
+    assert fedft("config", "validate", path, "--deployed").exit_code == 0
 
 
 def test_init_to_standard_output(tmp_path: Path) -> None:

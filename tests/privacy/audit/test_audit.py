@@ -33,7 +33,7 @@ TESTS = {
     "one-step distinguisher": lambda make: attack_distinguisher(make, runs=QUICK.distinguisher),
     "one-run canaries": lambda make: attack_one_run(make, canaries=QUICK.canaries),
 }
-BRIEF = Effort(sensitivity=10, noise=150, sampling=500, distinguisher=200, canaries=1000)
+BRIEF = Effort(sensitivity=10, noise=80, sampling=400, distinguisher=100, canaries=1000)
 """Enough to see a false alarm; faults are looked for with QUICK, and `make test-long` gives it to all."""
 
 CAUGHT_BY = {
