@@ -89,6 +89,25 @@ def test_nothing_but_the_masked_words_leaves_a_client(tmp_path: Path) -> None:
     assert {update.weight for update in updates} == {0}
 
 
+def test_a_private_run_is_masked_too_and_states_what_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = {
+        "privacy.mechanism": "example",
+        "privacy.epsilon": 5.0,
+        "privacy.delta": 1e-3,
+        "rounds.weighting": "uniform",
+    }
+    config = masked_config(tmp_path, **private, **{"rounds.total": 2})
+    with plain_digits(monkeypatch) as plain:
+        store, run = run_inline(config, client_app=killed(("client-002", InstructionKind.TRAIN, 1)))
+
+    assert_plain_sums(store, run, config, plain)
+    stated = [update.privacy for update in store.rounds(run.id)[2].updates]
+    assert [statement is not None and 0 < statement.epsilon <= 5.0 for statement in stated] == [True] * 4
+    assert not any(update.metrics for record in store.rounds(run.id) for update in record.updates)
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_one_client_killed_in_a_step_is_left_out_or_in_and_the_sum_is_exact(
     step: InstructionKind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
