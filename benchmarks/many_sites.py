@@ -183,16 +183,19 @@ def _sites(folder: str, names: list[str], port: int, size: int, silent: int, idl
     counts: dict[str, int] = {"connected": 0, "refused": 0, "silent calls ended": 0, "last": 0}
     counts |= {"idle connections cut": 0, "idle connections refused": 0}
 
+    async def tell() -> None:
+        while True:
+            told.update(counts)
+            await asyncio.sleep(0.5)
+
     async def all_of_them() -> None:
-        place = Path(folder)
-        tasks = [asyncio.create_task(_idle(port, counts)) for _ in range(idle)]
+        place, tasks = Path(folder), [asyncio.create_task(tell())]
+        tasks += [asyncio.create_task(_idle(port, counts)) for _ in range(idle)]
         tasks += [asyncio.create_task(_silent(place, port, counts)) for _ in range(silent)]
         for name in names:
             tasks.append(asyncio.create_task(_site(place, name, port, size, counts)))
             await asyncio.sleep(0.002)
-        while True:
-            told.update(counts)
-            await asyncio.sleep(0.5)
+        await asyncio.gather(*tasks)
 
     asyncio.run(all_of_them())
 
