@@ -13,6 +13,7 @@ import argparse
 import json
 import statistics
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -57,6 +58,7 @@ SETTINGS: dict[str, object] = {
     "training.batch_size": 8,
     "codec.name": "dense",
 }
+SIZE = ("rounds.total", "training.steps", "training.batch_size")
 FLIPPED = str.maketrans("0123456789", "9876543210")
 
 
@@ -155,12 +157,17 @@ def _scaled(
 
 def _table(rows: Rows) -> Iterator[str]:
     yield from ("# One hostile client of ten", "")
-    yield f"Written by `simulations/byzantine.py`: the demo, {CLIENTS} clients that all count alike,"
-    yield f"{SETTINGS['rounds.total']} rounds of {SETTINGS['training.steps']} steps of"
-    yield f"{SETTINGS['training.batch_size']}, updates in float32. Exact match in per cent on the demo's 400"
-    yield "test records; lost: points below the mean without an attack, of the same seeds. Kept is the share"
-    yield "of the hostile client's updates that counted, place its place among the ten by distance to the"
-    yield "result (1: the furthest). Seconds: of the server, for one round's aggregation."
+    rounds, steps, batch = (SETTINGS[key] for key in SIZE)
+    text = f"""
+        Written by `simulations/byzantine.py`: the demo, {CLIENTS} clients that all count alike, {rounds}
+        rounds of {steps} steps of {batch}, updates in float32. Exact match in per cent on the demo's 400
+        test records; lost: points below the mean without an attack, of the same seeds. The runs are short
+        and end where the score still rises steeply, so that it says what an attack does, and not which
+        rule is the best without one. Kept is the share of the hostile client's updates that counted,
+        place its place among the ten by distance to the result (1: the furthest). Seconds: of the server,
+        for one round's aggregation.
+    """
+    yield from textwrap.wrap(" ".join(text.split()), 105)
     yield ""
     yield "| split | attack | rule | seeds | exact match | lost | test loss | kept | place | seconds |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
