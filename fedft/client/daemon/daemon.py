@@ -18,7 +18,6 @@ from fedft.client.site.config import SiteConfig, load_site
 from fedft.client.worker.reply_journal import ReplyJournal
 from fedft.errors import Code, FedftError, Kind
 from fedft.identity import keys
-from fedft.privacy.site.ledger import Ledger
 from fedft.transport.client import Connected, LinkClient, Work
 
 _log = logging.getLogger("fedft.client")
@@ -122,6 +121,9 @@ class Daemon:
                 hint="set `name` in site.toml to the enrolled name",
             )
         if terms.witness is not None and self.site.ledger is not None:
+            # Loads torch for the accounting, 300 MiB that a site without a ledger does not need.
+            from fedft.privacy.site.ledger import Ledger
+
             Ledger(self.site.ledger).require_entry(terms.witness)
         self._twin_since = 0.0
         _log.info("connected to %s as %s", self._link.address, terms.client_name)
