@@ -14,7 +14,13 @@ SHARD = Shard(0, 1, CodecSpec(1, 1, DenseParams("float32")), b"1234", b"")
 def instruction(number: int = 1, run: str = "run", state: str = DIGEST) -> Instruction:
     model = ModelRef(DIGEST, DIGEST, DIGEST, state)
     return Instruction(
-        RoundRef(run, number), InstructionKind.TRAIN, model, DIGEST, global_state=(SHARD,), codec_seed=b"s"
+        RoundRef(run, number),
+        InstructionKind.TRAIN,
+        model,
+        DIGEST,
+        global_state=(SHARD,),
+        accepted_codecs=(SHARD.codec,),
+        codec_seed=b"s",
     )
 
 
