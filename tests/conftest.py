@@ -11,6 +11,11 @@ import pytest
 import fedft.transport  # noqa: F401  - its settings must stand before any test uses gRPC
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest test begin first, with its group: at the end all other workers would wait for it."""
+    items.sort(key=lambda item: item.path.name != "test_demo.py")
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder of real data sets: $FEDFT_DATA, or ../shared/data beside the repository."""
