@@ -50,10 +50,15 @@ def _load() -> Any:
 
 
 def _listen(channel: socket.socket, requests: queue.SimpleQueue[dict[str, Any]]) -> None:
-    with channel.makefile("r") as lines:
-        for line in lines:
-            requests.put(json.loads(line))
-    os._exit(0)
+    """Take requests until the daemon is gone: one that was killed leaves half a line, or a reset."""
+    try:
+        with channel.makefile("r") as lines:
+            for line in lines:
+                requests.put(json.loads(line))
+    except (OSError, ValueError):
+        pass
+    finally:
+        os._exit(0)
 
 
 def _serve(client_app: Any, request: dict[str, Any], site: str) -> dict[str, Any]:
