@@ -27,9 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 
 def transfer(size: int, up: int) -> dict[str, float]:
-    from tests.link.conftest import Server
-
     from fedft.transport.broker import Outgoing
+    from tests.transport.conftest import Server
 
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         server = Server(Path(folder))
@@ -58,16 +57,15 @@ def _site(folder: str, port: int, digest: str, size: int, up: int, results) -> N
     import resource
     import threading
 
-    from tests.link.test_transfer import _update
-
     from fedft.client.site.config import load_site
     from fedft.identity.keys import load_signing_key
     from fedft.transport.client import LinkClient
     from fedft.wire import seal
+    from tests.transport.test_transfer import _update
 
     site = load_site(Path(folder) / "site.toml")
     link = LinkClient(site.tls, f"localhost:{port}", threading.Event())
-    threading.Thread(target=link.session, args=(lambda _: None, lambda _: None), daemon=True).start()
+    threading.Thread(target=link.keep_session, args=(lambda _: None,) * 4, daemon=True).start()
     time.sleep(1.0)
 
     def resident() -> float:
